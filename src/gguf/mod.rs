@@ -1,0 +1,2 @@
+//! Bytes to a checked description: the GGUF reader and writer.
+#![forbid(unsafe_code)]

@@ -1,0 +1,7 @@
+//! Runs quantized GGUF language models.
+
+mod error;
+pub mod gguf;
+pub mod text;
+
+pub use error::{Error, Result};

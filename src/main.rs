@@ -1,0 +1,3 @@
+//! The program `grist`.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Strings to ids and back: tokenizers and chat templates.
+#![forbid(unsafe_code)]

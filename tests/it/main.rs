@@ -1,0 +1,6 @@
+//! All integration tests, in one binary.
+//!
+//! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
+//! `tests/data` always run.
+
+mod goldens;
