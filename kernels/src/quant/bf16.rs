@@ -4,6 +4,8 @@
 //! bytes 0..2   w: the upper 16 bits of the weight as f32; its lower 16 bits are 0
 //! ```
 
+use crate::simd::Isa;
+
 use super::{Block, GgmlType};
 
 /// One weight of type `bf16`.
@@ -21,6 +23,18 @@ impl Block for Bf16 {
     fn dequantize(&self, out: &mut [f32]) {
         if let Some(w) = out.first_mut() {
             *w = f32::from_bits(u32::from(u16::from_le_bytes(self.w)) << 16);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        let (eights, left) = blocks.as_chunks::<8>();
+        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
+        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
+            isa.store(isa.brains(bytemuck::cast_ref(eight)), out);
+        }
+        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
+            block.dequantize(out);
         }
     }
 }

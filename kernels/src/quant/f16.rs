@@ -4,6 +4,8 @@
 //! bytes 0..2   w: f16 = 1 bit of sign, 5 of exponent (bias 15), 10 of mantissa
 //! ```
 
+use crate::simd::Isa;
+
 use super::{Block, GgmlType, bits};
 
 /// One weight of type `f16`.
@@ -20,6 +22,18 @@ impl Block for F16 {
     fn dequantize(&self, out: &mut [f32]) {
         if let Some(w) = out.first_mut() {
             *w = bits::f16(self.w);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        let (eights, left) = blocks.as_chunks::<8>();
+        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
+        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
+            isa.store(isa.halves(bytemuck::cast_ref(eight)), out);
+        }
+        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
+            block.dequantize(out);
         }
     }
 }

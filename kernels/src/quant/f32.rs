@@ -4,6 +4,8 @@
 //! bytes 0..4   w: f32
 //! ```
 
+use crate::simd::Isa;
+
 use super::{Block, GgmlType};
 
 /// One weight of type `f32`.
@@ -20,6 +22,18 @@ impl Block for F32 {
     fn dequantize(&self, out: &mut [f32]) {
         if let Some(w) = out.first_mut() {
             *w = f32::from_le_bytes(self.w);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(_: I, blocks: &[Self], out: &mut [f32]) {
+        let (eights, left) = blocks.as_chunks::<8>();
+        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
+        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
+            *out = eight.map(|w| f32::from_le_bytes(w.w));
+        }
+        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
+            block.dequantize(out);
         }
     }
 }

@@ -12,6 +12,8 @@
 
 use core::fmt;
 
+use crate::simd::Isa;
+
 pub mod bf16;
 mod bits;
 pub mod f16;
@@ -21,25 +23,29 @@ pub mod q4_k;
 pub mod q6_k;
 pub mod q8_0;
 
+mod fast;
 mod ggml_type;
 
+pub use fast::{Codes, Scaled, Superblock};
 pub use ggml_type::GgmlType;
 
-/// Calls the macro `$with` with every computable format, as `file::Block`: the one list of them.
+/// Calls the macro `$with` with every computable format, as `file::Block: path`: the one list of them.
+///
+/// The path names the loops of products: `scaled` (then the block is [`Scaled`]), `superblocks` ([`Superblock`]) or
+/// `plain` (in floats, for every format).
 macro_rules! for_each_format {
     ($with:ident) => {
         $with! {
-            f32::F32,
-            f16::F16,
-            bf16::Bf16,
-            q4_0::Q4_0,
-            q8_0::Q8_0,
-            q4_k::Q4K,
-            q6_k::Q6K,
+            f32::F32: plain,
+            f16::F16: plain,
+            bf16::Bf16: plain,
+            q4_0::Q4_0: scaled,
+            q8_0::Q8_0: scaled,
+            q4_k::Q4K: superblocks,
+            q6_k::Q6K: superblocks,
         }
     };
 }
-#[allow(unused_imports, reason = "the loops of other modules walk the list too")]
 pub(crate) use for_each_format;
 
 /// One block of a quantized format, as it lies in a file.
@@ -55,6 +61,16 @@ pub trait Block: bytemuck::Pod {
     /// Writes the block's [`Block::LEN`] weights to the start of `out`, exactly as ggml's own `to_float` gives
     /// them; a shorter `out` gets a part of them.
     fn dequantize(&self, out: &mut [f32]);
+
+    /// Writes the weights of whole blocks to the start of `out`, in the words of an instruction set where that is
+    /// faster than [`Block::dequantize`].
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        let _ = isa;
+        for (block, out) in blocks.iter().zip(out.chunks_exact_mut(Self::LEN)) {
+            block.dequantize(out);
+        }
+    }
 }
 
 /// Why bytes could not be read as a row of weights.
@@ -128,7 +144,7 @@ fn dequantize_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) -> Result<(), RowE
 
 /// What follows from the list.
 macro_rules! list {
-    ($($file:ident::$block:ident,)*) => {
+    ($($file:ident::$block:ident: $path:ident,)*) => {
         $(pub use $file::$block;)*
 
         // A block lies in the file as it lies in memory, at any address.

@@ -8,7 +8,9 @@
 //! w[i] = (q[i] - 8) * d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// 32 weights of type `q4_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,6 +35,24 @@ impl Block for Q4_0 {
         for (w, q) in out.iter_mut().zip(self.codes()) {
             *w = (f32::from(q) - 8.0) * d;
         }
+    }
+}
+
+impl Scaled for Q4_0 {
+    const CODES: Codes = Codes::Unsigned(15);
+    const OFFSET: i32 = 8;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        isa.nibbles(&self.qs)
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

@@ -14,7 +14,9 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 32
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits};
+use crate::simd::Isa;
 
 /// 256 weights of type `q4_K`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -58,6 +60,34 @@ impl Block for Q4K {
                 *w = scale * f32::from(q) - min;
             }
         }
+    }
+}
+
+impl Superblock for Q4K {
+    const CODES: Codes = Codes::Unsigned(15);
+    const MINS: bool = true;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let pair = isa.bytes(&self.qs.as_chunks::<32>().0[part / 2]);
+        if part % 2 == 0 { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(scales_and_mins(&self.scales).0)
+    }
+    #[inline(always)]
+    fn min_scale(&self) -> f32 {
+        bits::f16(self.dmin)
+    }
+    #[inline(always)]
+    fn group_mins(&self) -> [i8; 16] {
+        twice(scales_and_mins(&self.scales).1)
     }
 }
 

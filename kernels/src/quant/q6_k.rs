@@ -12,7 +12,8 @@
 //! w[i] = (d * scales[i / 16]) * (q[i] - 32)
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::{Block, Codes, GgmlType, Superblock, bits};
+use crate::simd::Isa;
 
 /// 256 weights of type `q6_K`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -47,6 +48,35 @@ impl Block for Q6K {
                 *w = scales[j / 16] * (f32::from(q) - 32.0);
             }
         }
+    }
+}
+
+impl Superblock for Q6K {
+    const CODES: Codes = Codes::Unsigned(63);
+    const OFFSET: i16 = 32;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let (half, quarter) = (part / 4, part % 4);
+        let low = isa.bytes(&self.ql.as_chunks::<32>().0[2 * half + quarter % 2]);
+        let low = if quarter < 2 { isa.field::<0, 0x0f>(low) } else { isa.field::<4, 0x0f>(low) };
+        let high = isa.bytes(&self.qh.as_chunks::<32>().0[half]);
+        let high = match quarter {
+            0 => isa.field::<0, 0x03>(high),
+            1 => isa.field::<2, 0x03>(high),
+            2 => isa.field::<4, 0x03>(high),
+            _ => isa.field::<6, 0x03>(high),
+        };
+        isa.or(low, isa.raise::<4>(high))
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        self.scales
     }
 }
 

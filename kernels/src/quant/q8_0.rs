@@ -7,7 +7,9 @@
 //! w[i] = q[i] * d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// 32 weights of type `q8_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -25,6 +27,23 @@ impl Block for Q8_0 {
         for (w, q) in out.iter_mut().zip(self.qs) {
             *w = f32::from(q) * d;
         }
+    }
+}
+
+impl Scaled for Q8_0 {
+    const CODES: Codes = Codes::Signed;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        isa.signed_bytes(&self.qs)
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

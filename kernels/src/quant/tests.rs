@@ -83,7 +83,7 @@ fn lengths_must_match() {
 #[test]
 fn a_block_fits_its_weights_to_the_room() {
     macro_rules! all {
-        ($($file:ident::$block:ident,)*) => {$({
+        ($($file:ident::$block:ident: $path:ident,)*) => {$({
             let bytes = random_bytes(3, size_of::<$block>());
             let block = &blocks::<$block>(&bytes).unwrap()[0];
             let len = <$block as Block>::LEN;

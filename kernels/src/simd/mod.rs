@@ -10,7 +10,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
-mod level;
+pub(crate) mod level;
 pub mod scalar;
 
 pub use level::Level;
@@ -132,7 +132,13 @@ pub trait Isa: Copy {
     /// `if a < b { a } else { b }`: where one is NaN, `b`.
     fn min(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `if a < b { yes } else { no }`.
-    fn select_less(self, a: Self::Floats, b: Self::Floats, yes: Self::Floats, no: Self::Floats) -> Self::Floats;
+    fn select_less(
+        self,
+        a: Self::Floats,
+        b: Self::Floats,
+        yes: Self::Floats,
+        no: Self::Floats,
+    ) -> Self::Floats;
     /// The nearest integer, ties to even.
     fn round(self, a: Self::Floats) -> Self::Floats;
     /// Two to the power of `a`, an integer from -126 to 127.
