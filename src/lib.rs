@@ -1,5 +1,6 @@
 //! Runs quantized GGUF language models.
 
+mod backend;
 mod error;
 pub mod gguf;
 pub mod text;
