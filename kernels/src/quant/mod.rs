@@ -13,14 +13,32 @@
 use core::fmt;
 
 pub mod bf16;
-mod bits;
 pub mod f16;
 pub mod f32;
+pub mod f64;
+pub mod ints;
+pub mod iq4_nl;
+pub mod iq4_xs;
+pub mod mxfp4;
+pub mod nvfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
+pub mod q4_1;
 pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
+pub mod q8_1;
+pub mod q8_k;
+pub mod tq1_0;
+pub mod tq2_0;
 
+mod bits;
 mod ggml_type;
 
 pub use ggml_type::GgmlType;
@@ -32,10 +50,31 @@ macro_rules! for_each_format {
             f32::F32,
             f16::F16,
             bf16::Bf16,
+            f64::F64,
+            ints::I8,
+            ints::I16,
+            ints::I32,
+            ints::I64,
             q4_0::Q4_0,
+            q4_1::Q4_1,
+            q5_0::Q5_0,
+            q5_1::Q5_1,
             q8_0::Q8_0,
+            q8_1::Q8_1,
+            q2_k::Q2K,
+            q3_k::Q3K,
             q4_k::Q4K,
+            q5_k::Q5K,
             q6_k::Q6K,
+            q8_k::Q8K,
+            iq4_nl::Iq4Nl,
+            iq4_xs::Iq4Xs,
+            tq1_0::Tq1_0,
+            tq2_0::Tq2_0,
+            mxfp4::Mxfp4,
+            nvfp4::Nvfp4,
+            q1_0::Q1_0,
+            q2_0::Q2_0,
         }
     };
 }
