@@ -17,6 +17,13 @@ pub mod f16;
 pub mod f32;
 pub mod f64;
 pub mod ints;
+pub mod iq1_m;
+pub mod iq1_s;
+pub mod iq2_s;
+pub mod iq2_xs;
+pub mod iq2_xxs;
+pub mod iq3_s;
+pub mod iq3_xxs;
 pub mod iq4_nl;
 pub mod iq4_xs;
 pub mod mxfp4;
@@ -40,6 +47,7 @@ pub mod tq2_0;
 
 mod bits;
 mod ggml_type;
+mod grids;
 
 pub use ggml_type::GgmlType;
 
@@ -67,6 +75,13 @@ macro_rules! for_each_format {
             q5_k::Q5K,
             q6_k::Q6K,
             q8_k::Q8K,
+            iq1_s::Iq1S,
+            iq1_m::Iq1M,
+            iq2_xxs::Iq2Xxs,
+            iq2_xs::Iq2Xs,
+            iq2_s::Iq2S,
+            iq3_xxs::Iq3Xxs,
+            iq3_s::Iq3S,
             iq4_nl::Iq4Nl,
             iq4_xs::Iq4Xs,
             tq1_0::Tq1_0,

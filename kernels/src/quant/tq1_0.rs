@@ -18,7 +18,7 @@ use super::{Block, GgmlType, bits};
 fn digit(byte: u8, n: usize) -> u8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let fraction = byte.wrapping_mul(POWERS[n]);
-    (u16::from(fraction) * 3 >> 8) as u8
+    ((u16::from(fraction) * 3) >> 8) as u8
 }
 
 /// 256 weights of type `tq1_0`.
