@@ -4,7 +4,7 @@
 //! Rust, which is the specification that every faster path must equal. In the pictures, byte 0 comes first in
 //! the file, `qs[j][0..4]` are the four lowest bits of `qs[j]`, and numbers of several bytes are little-endian.
 //!
-//! To add a format: write its file, name the file below and the block in [`for_each_format!`].
+//! To add a format: write its file, name the file below and the block in `for_each_format!`.
 #![allow(
     clippy::indexing_slicing,
     reason = "indices are bounded by the block's constants; every index taken from file bits is masked to its table"
