@@ -4,9 +4,10 @@
 //! ```text
 //! bytes 0..2     d: f16
 //! bytes 2..66    qs[8][8]   group g = 0 .. 7, its points l = 0 .. 3:
-//!                  qs[g][l]                      index of point l in the grid
-//!                  u32 of qs[g][4..8]:  bits 7 l .. 7 l + 7   signs of point l but the eighth, which makes their number even
-//!                                       bits 28 .. 32         sc[g]
+//!                  qs[g][l]              index of point l in the grid
+//!                  u32 of qs[g][4..8]:
+//!                  bits 7 l .. 7 l + 7   signs of point l but the eighth, which makes their number even
+//!                  bits 28 .. 32         sc[g]
 //!
 //! w[i] = (d * (0.5 + sc[i / 32]) * 0.25) * (+- grid[index][i % 8])
 //! ```
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn seven_signs_make_eight() {
-        // d = 8, scale 0.5 * 0.25 * 8 = 1; point 1 of group 2 has sign bits 0b000_0100, so weights 2 and 7 turn.
+        // d = 8, scale 0.5 * 0.25 * 8 = 1; point 1 of group 2 has sign bits 0b000_0100, so weights
+        // 2 and 7 turn.
         let mut block = Iq2Xxs { d: [0x00, 0x48], qs: [[0; 8]; 8] };
         block.qs[2][4..].copy_from_slice(&(0b000_0100_u32 << 7).to_le_bytes());
         let mut out = [f32::NAN; 256];

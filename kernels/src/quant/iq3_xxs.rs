@@ -5,8 +5,8 @@
 //! bytes 0..2      d: f16
 //! bytes 2..66     qs[64]       point p = 0 .. 63: its index in the grid
 //! bytes 66..98    signs[8]: u32   group g = 0 .. 7:
-//!                   bits 7 l .. 7 l + 7   signs of points 8 g + 2 l and 8 g + 2 l + 1 (8 weights) but the eighth, which
-//!                                         makes their number even,   l = 0 .. 3
+//!                   bits 7 l .. 7 l + 7   signs of points 8 g + 2 l and 8 g + 2 l + 1 but the eighth,
+//!                                         which makes their number even,   l = 0 .. 3
 //!                   bits 28 .. 32         sc[g]
 //!
 //! w[i] = (d * (0.5 + sc[i / 32]) * 0.5) * (+- grid[index][i % 4])

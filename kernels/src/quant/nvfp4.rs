@@ -14,11 +14,13 @@ use super::{Block, GgmlType, mxfp4::DOUBLED};
 /// Half of the UE4M3 scale, to go with [`DOUBLED`]. As in ggml, bit 7 counts for nothing and 0x7f is zero.
 pub(crate) fn half_ue4m3(scale: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(scale >> 3 & 0x0f), f32::from(scale & 0x07));
-    match (exponent, scale) {
-        (_, 0x7f) => 0.0,
-        (0, _) => mantissa / 1024.0,
-        // (1 + mantissa / 8) * 2^(exponent - 7) / 2: the power of two is a float whose exponent field is set.
-        _ => (1.0 + mantissa / 8.0) * f32::from_bits((exponent + 127 - 8) << 23),
+    if scale == 0x7f {
+        0.0
+    } else if exponent == 0 {
+        mantissa / 1024.0
+    } else {
+        // (1 + mantissa / 8) * 2^(exponent - 7) / 2: the power of two is a float of exponent field alone.
+        (1.0 + mantissa / 8.0) * f32::from_bits((exponent + 127 - 8) << 23)
     }
 }
 
