@@ -2,6 +2,7 @@
 
 mod error;
 pub mod gguf;
+pub mod model;
 pub mod text;
 
 pub use error::{Error, Result};

@@ -3,4 +3,5 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
+mod gguf;
 mod goldens;
