@@ -1,6 +1,6 @@
 //! The one error type of the public API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -63,12 +63,10 @@ pub enum Error {
         found: u64,
     },
     /// A metadata key is empty or not UTF-8.
-    #[error("metadata key number {index} (at byte {at}) must be UTF-8 and not empty, found {found:?}")]
+    #[error("metadata key number {index} must be UTF-8 and not empty, found {found:?}")]
     MetadataKey {
         /// Which key, counted from 0.
         index: u64,
-        /// Where in the file, in bytes from its beginning.
-        at: u64,
         /// The key, as far as it can be shown.
         found: String,
     },
@@ -119,12 +117,10 @@ pub enum Error {
         found: String,
     },
     /// The name of a tensor is not UTF-8.
-    #[error("the name of tensor number {index} (at byte {at}) is not UTF-8: {found:?}")]
+    #[error("the name of tensor number {index} is not UTF-8: {found:?}")]
     TensorName {
         /// Which tensor, counted from 0.
         index: u64,
-        /// Where in the file, in bytes from its beginning.
-        at: u64,
         /// The name, as far as it can be shown.
         found: String,
     },
@@ -226,6 +222,83 @@ pub enum Error {
         /// The tensor that begins earlier.
         other: String,
     },
+    /// A big-endian file holds a tensor of a type whose big-endian form is not settled.
+    #[error(
+        "the tensor `{tensor}` of this big-endian file is {ty}, which cannot be converted: use a little-endian file"
+    )]
+    BigEndianTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: GgmlType,
+    },
+    /// The header or the weights could not be written.
+    #[error("writing a GGUF file: {source}")]
+    GgufWrite {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A tensor's bytes came out of turn, or too many, or too few.
+    #[error("writing the tensor `{tensor}`: expected {expected}, found {found}")]
+    TensorWrite {
+        /// The tensor.
+        tensor: String,
+        /// What was due.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// What a path names is not a regular file.
+    #[error("{path} is {found}: give the path of a .gguf file")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it names.
+        found: &'static str,
+    },
+    /// A file has no bytes.
+    #[error("{path} is empty: download it again")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something is wrong with what a file holds.
+    #[error("{path}: {source}")]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// One part of a split file is named so that the others cannot be found.
+    #[error(
+        "{path} is one of {count} parts, but its name does not end with -00001-of-{count:05}.gguf or the like: \
+         give all parts the names that they had"
+    )]
+    SplitName {
+        /// The part.
+        path: PathBuf,
+        /// How many parts there are.
+        count: u16,
+    },
+    /// Parts of a split file are missing.
+    #[error("{} of the model's {count} parts are missing: {}", missing.len(), list(missing))]
+    SplitMissing {
+        /// Where the parts were expected.
+        missing: Vec<PathBuf>,
+        /// How many parts there are.
+        count: u16,
+    },
+    /// The parts of a split file do not belong together.
+    #[error("the metadata key `{key}` must be {expected} in this part of a split file, found {found}")]
+    SplitMismatch {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
     // ---- model and backend
     /// The operating system gave fewer threads than asked for.
     #[error("expected {count} threads, but the system gives no more ({reason}): ask for fewer")]
@@ -260,4 +333,15 @@ impl From<gristmill_kernels::Mismatch> for Error {
     fn from(mismatch: gristmill_kernels::Mismatch) -> Self {
         Error::Internal { what: mismatch.what }
     }
+}
+impl Error {
+    /// The error with the path of the file that it was found in.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::InFile { path: path.to_owned(), source: Box::new(self) }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
 }

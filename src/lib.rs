@@ -3,6 +3,7 @@
 mod backend;
 mod error;
 pub mod gguf;
+pub mod model;
 pub mod text;
 
 pub use error::{Error, Result};

@@ -4,4 +4,5 @@
 //! `tests/data` always run.
 
 mod formats;
+mod gguf;
 mod goldens;
