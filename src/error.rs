@@ -300,6 +300,85 @@ pub enum Error {
         found: u64,
     },
     // ---- model and backend
+    /// The file names an architecture that this version does not know.
+    #[error("the architecture `{found}` is not supported; these are: {}", known.join(", "))]
+    UnsupportedArchitecture {
+        /// What the file names.
+        found: String,
+        /// What is supported.
+        known: Vec<&'static str>,
+    },
+    /// The model needs something that this version lacks.
+    #[error("this {architecture} model needs {feature}, which is not supported yet")]
+    UnsupportedFeature {
+        /// The model's architecture.
+        architecture: String,
+        /// What it needs.
+        feature: String,
+    },
+    /// A tensor that the architecture needs is not in the file.
+    #[error(
+        "the tensor `{tensor}`, which every {architecture} model has, is missing: the file is damaged or no model"
+    )]
+    TensorMissing {
+        /// The tensor.
+        tensor: String,
+        /// The architecture.
+        architecture: String,
+    },
+    /// A tensor has not the shape that the metadata ask for.
+    #[error("the tensor `{tensor}` must be {expected} by the metadata, found {found}")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// The shape it must have, the length of a row first.
+        expected: String,
+        /// The shape it has.
+        found: String,
+    },
+    /// A tensor is of a type that cannot be computed.
+    #[error("the tensor `{tensor}` is of type {ty}, which cannot be computed: requantize the model")]
+    TensorType {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: GgmlType,
+    },
+    /// The caller asked for an instruction set that is not there.
+    #[error("the instruction set `{asked}` is not available here; these are: {}", available.join(", "))]
+    LevelAbsent {
+        /// What was asked for.
+        asked: String,
+        /// What this processor has.
+        available: Vec<&'static str>,
+    },
+    /// The caller asked for a backend that is not there.
+    #[error("the backend `{asked}` is not part of this build; use `cpu`")]
+    BackendAbsent {
+        /// What was asked for.
+        asked: String,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("the token {token} is not in the vocabulary of {vocabulary} tokens")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocabulary: usize,
+    },
+    /// The tokens do not fit the context.
+    #[error(
+        "{needed} tokens do not fit the context of {context}: ask for a longer context or give fewer tokens"
+    )]
+    ContextFull {
+        /// Tokens that there would be.
+        needed: usize,
+        /// Tokens that there may be.
+        context: usize,
+    },
+    /// The caller stopped the work.
+    #[error("cancelled; what was fed before is kept")]
+    Cancelled,
     /// The operating system gave fewer threads than asked for.
     #[error("expected {count} threads, but the system gives no more ({reason}): ask for fewer")]
     Threads {

@@ -2,8 +2,11 @@
 
 mod backend;
 mod error;
+pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod text;
 
+pub use backend::CacheType;
 pub use error::{Error, Result};
+pub use model::Model;

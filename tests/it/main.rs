@@ -6,3 +6,4 @@
 mod formats;
 mod gguf;
 mod goldens;
+mod logits;
