@@ -2,6 +2,7 @@
 
 mod backend;
 mod error;
+pub mod generate;
 pub mod gguf;
 pub mod text;
 

@@ -5,3 +5,4 @@
 
 mod formats;
 mod goldens;
+mod sampler;
