@@ -138,7 +138,7 @@ impl Sampler {
         self.row.extend_from_slice(logits);
         for &(token, bias) in &self.options.logit_bias {
             let logit = slot(&mut self.row, token, "logit_bias")?;
-            *logit = bounded(*logit, *logit + bias);
+            *logit = if bias == f32::NEG_INFINITY { bias } else { bounded(*logit, *logit + bias) };
         }
         for &token in &self.options.banned {
             *slot(&mut self.row, token, "banned")? = f32::NEG_INFINITY;

@@ -2,7 +2,8 @@
 //!
 //! `tests/data/sampler/llama_cpp.json` holds what `llama_sampler_init_{logit_bias, penalties, top_k, typical, top_p,
 //! min_p, temp_ext, dist}` of llama.cpp (as vendored in llama-cpp-sys-2 0.1.161) left of pseudo-random logits: how
-//! many candidates, and the 16 likeliest with their probabilities to six digits.
+//! many candidates, and the 16 likeliest with their probabilities to six digits. Where `typical_p` is below 1, banned
+//! tokens were taken out before the chain, for its typical stage makes the entropy NaN if a probability is 0.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -68,7 +68,7 @@ fn top_p_includes_the_token_that_reaches_it() {
     assert_near(&top(0.49), &[(3, 1.0)]);
     assert_near(&top(0.6), &[(3, 2.0 / 3.0), (1, 1.0 / 3.0)]);
     assert_near(&top(0.8), &[(3, 4.0 / 7.0), (1, 2.0 / 7.0), (0, 1.0 / 7.0)]);
-    // 512 + 1 tokens of equal weight: more than the first round sorts.
+    // More than the first round sorts.
     let flat = probabilities(SamplerOptions::unfiltered().top_p(0.75), &[1.0; 512]);
     assert_eq!(flat.iter().map(|c| c.0).collect::<Vec<_>>(), (0..384).collect::<Vec<_>>());
 }
@@ -318,9 +318,8 @@ fn all_stages_together_equal_a_plain_reference() {
                             .temperature(1.7);
                         let found = probabilities(options.clone(), &logits);
                         let expected = plainly(&options, &logits);
-                        let ids = |i: &u32| *i;
                         assert!(
-                            found.iter().map(|f| ids(&f.0)).eq(expected.iter().map(|e| ids(&e.0))),
+                            found.iter().map(|f| f.0).eq(expected.iter().map(|e| e.0)),
                             "{count} {levels} {options:?}: {} tokens, expected {}",
                             found.len(),
                             expected.len()
