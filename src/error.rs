@@ -406,6 +406,46 @@ pub enum Error {
     // ---- text: templates
 
     // ---- generate
+    /// An option is outside its range.
+    #[error("the option `{option}` must be {expected}, found {found}")]
+    InvalidOption {
+        /// The option, by the name of its field.
+        option: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A logit is NaN or positive infinity.
+    #[error(
+        "the logit of token {token} (of {logits}) is {found}, expected a finite number: \
+         the weights may be damaged, or the context longer than the model can take"
+    )]
+    NonFiniteLogit {
+        /// The first token with such a logit.
+        token: usize,
+        /// The logit.
+        found: f32,
+        /// How many logits there are.
+        logits: usize,
+    },
+    /// No token can be chosen: all are banned or have a logit of negative infinity.
+    #[error(
+        "no token can be chosen: expected at least one logit above negative infinity, found none among {logits}; \
+         ban fewer tokens"
+    )]
+    NoTokenLeft {
+        /// How many logits there are.
+        logits: usize,
+    },
+    /// A token is not in the vocabulary.
+    #[error("the token {token} is not in the vocabulary: expected an id below {vocab}")]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocab: usize,
+    },
 }
 
 impl From<gristmill_kernels::Mismatch> for Error {

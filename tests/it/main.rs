@@ -7,3 +7,4 @@ mod formats;
 mod gguf;
 mod goldens;
 mod logits;
+mod sampler;
