@@ -1,6 +1,6 @@
 //! Chat templates against the renders of transformers 4.57.6 (jinja2 3.1.6).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gristmill::text::template::{ChatTemplate, DateTime, RenderInput};
 use serde_json::Value;
@@ -59,6 +59,36 @@ fn compare(folder: &Path) -> usize {
     }
     assert!(wrong.is_empty(), "{} renders differ:\n{}", wrong.len(), wrong.join("\n"));
     equal
+}
+
+/// A handful of real templates, with the same cases.
+#[test]
+fn some_templates_render_as_transformers_renders_them() {
+    assert_eq!(compare(&data()), 46);
+}
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/templates")
+}
+
+/// Each snippet of `features.txt` renders as jinja2 3.1.6 renders it, and fails where that fails.
+#[test]
+fn features_render_as_in_jinja2() {
+    let set: Value = serde_json::from_slice(&std::fs::read(data().join("expected.json")).unwrap()).unwrap();
+    let input = input(&set, &set["cases"]["features"]);
+    let mut wrong = Vec::new();
+    for feature in set["features"].as_array().unwrap() {
+        let source = feature["source"].as_str().unwrap();
+        let rendered = ChatTemplate::new(source).and_then(|template| template.render(&input));
+        match (rendered, feature["text"].as_str()) {
+            (Ok(text), Some(expected)) if text == expected => {}
+            (Ok(text), Some(expected)) => wrong.push(format!("{source}\n   renders  {text:?}\n   expected {expected:?}")),
+            (Err(error), Some(_)) => wrong.push(format!("{source}\n   {error}")),
+            (Ok(text), None) => wrong.push(format!("{source}\n   renders  {text:?}\n   expected {}", feature["error"])),
+            (Err(_), None) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{} snippets differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! jinja2's filters and tests, where minijinja's own differ from them, and transformers' `tojson`.
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::value::{ValueKind};
 use minijinja::{Environment, Error, State, Value};
 
-use super::methods::{self, Arguments, capitalize, is_space, strip};
+use super::methods::{self, Arguments, Given, capitalize, is_space, strip};
 use super::ops::{self, built};
 use super::python::{self, JsonStyle, Text, afford, error, is_engine_object, type_name, undefined};
 
@@ -51,7 +51,8 @@ pub(super) fn register(env: &mut Environment<'static>) {
         let text = Value::from(python::str(state, &value)?);
         state.apply_filter("__method", &[text, Value::from("center"), Value::from(width.unwrap_or(80))])
     });
-    env.add_filter("format", |state: &State, value: Value, arguments: Rest<Value>| {
+    env.add_filter("format", |state: &State, value: Value, arguments: Given| {
+        let arguments = arguments.into_values();
         let style = minijinja::formatting::FormatStyle::Printf;
         ops::format(state, style, value.as_str().unwrap_or_default(), &arguments)
     });
@@ -91,7 +92,8 @@ fn sequence(state: &State, value: &Value) -> Result<Vec<Value>, Error> {
     }
 }
 
-fn to_json(state: &State, value: Value, values: Rest<Value>) -> Result<Value, Error> {
+fn to_json(state: &State, value: Value, values: Given) -> Result<Value, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let indent = match arguments.get(1, "indent") {
         Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
@@ -126,7 +128,8 @@ fn length(value: Value) -> Result<usize, Error> {
     }
 }
 
-fn default(value: Value, values: Rest<Value>) -> Value {
+fn default(value: Value, values: Given) -> Value {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let replaced = value.is_undefined() || (arguments.flag(1, "boolean") && !value.is_true());
     if replaced { arguments.get(0, "default_value").unwrap_or_else(|| Value::from("")) } else { value }
@@ -145,7 +148,8 @@ fn title(state: &State, value: Value) -> Result<String, Error> {
     Ok(out)
 }
 
-fn replace(state: &State, value: Value, values: Rest<Value>) -> Result<Value, Error> {
+fn replace(state: &State, value: Value, values: Given) -> Result<Value, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let text = python::str(state, &value)?;
     let part = |at, name| python::str(state, &arguments.get(at, name).unwrap_or_default());
@@ -153,7 +157,8 @@ fn replace(state: &State, value: Value, values: Rest<Value>) -> Result<Value, Er
     methods::replace(state, &text, &part(0, "old")?, &part(1, "new")?, count)
 }
 
-fn indent(state: &State, value: Value, values: Rest<Value>) -> Result<String, Error> {
+fn indent(state: &State, value: Value, values: Given) -> Result<String, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let text = python::str(state, &value)?;
     let prefix = match arguments.get(0, "width") {
@@ -182,7 +187,8 @@ fn indent(state: &State, value: Value, values: Rest<Value>) -> Result<String, Er
     out.finish(state)
 }
 
-fn join(state: &State, value: Value, values: Rest<Value>) -> Result<String, Error> {
+fn join(state: &State, value: Value, values: Given) -> Result<String, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let separator = python::str(state, &arguments.get(0, "d").unwrap_or_else(|| Value::from("")))?;
     let attribute = arguments.get(1, "attribute").filter(|name| !name.is_none());
@@ -258,7 +264,8 @@ fn parse_float(text: &str) -> Option<f64> {
     text.bytes().all(|b| b != b'_').then(|| text.parse().ok()).flatten()
 }
 
-fn int(value: Value, values: Rest<Value>) -> Result<Value, Error> {
+fn int(value: Value, values: Given) -> Result<Value, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let base = arguments.int(1, "base")?.and_then(|base| u32::try_from(base).ok()).filter(|base| (2..=36).contains(base));
     let fallback = || Ok(arguments.get(0, "default").unwrap_or(Value::from(0)));
@@ -282,7 +289,8 @@ fn int(value: Value, values: Rest<Value>) -> Result<Value, Error> {
     found.map_or_else(fallback, Ok)
 }
 
-fn float(value: Value, values: Rest<Value>) -> Result<Value, Error> {
+fn float(value: Value, values: Given) -> Result<Value, Error> {
+    let values = values.into_values();
     let arguments = Arguments::new(&values);
     let found = match value.kind() {
         ValueKind::String => parse_float(value.as_str().unwrap_or_default()),
@@ -295,9 +303,9 @@ fn float(value: Value, values: Rest<Value>) -> Result<Value, Error> {
 }
 
 /// `dict(a=1)` and `dict(mapping)`.
-pub(super) fn dict(state: &State, values: Rest<Value>) -> Result<Value, Error> {
+pub(super) fn dict(state: &State, values: Given) -> Result<Value, Error> {
     let mut pairs: Vec<(Value, Value)> = Vec::new();
-    for value in values.iter() {
+    for value in &values.into_values() {
         match value.as_object().and_then(|map| map.try_iter_pairs()).filter(|_| value.kind() == ValueKind::Map) {
             Some(found) => pairs.extend(found),
             None => {

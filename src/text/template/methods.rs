@@ -1,19 +1,22 @@
 //! Python's methods of strings, dicts and lists, as far as a template may call them.
 
 use minijinja::formatting::FormatStyle;
-use minijinja::value::{Rest, Tuple, ValueKind};
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::ops::{self, SLOT};
 use super::python::{self, Text, afford, charge, error, is_engine_object, type_name, undefined};
 
 pub(super) fn register(env: &mut Environment<'static>) {
-    env.add_filter("__method", |state: &mut State, values: Rest<Value>| match values.0.as_slice() {
+    env.add_filter("__method", |state: &mut State, values: Given| match values.into_values().as_slice() {
         [receiver, name, arguments @ ..] => call(state, receiver, name.as_str().unwrap_or_default(), arguments),
         _ => Err(error("a method call without a receiver")),
     });
     env.add_filter("__attribute", attribute);
 }
+
+/// What a filter takes after its value, keyword arguments among them.
+pub(super) type Given = Rest<ValueOrKwargs>;
 
 /// Positional and keyword arguments of one call.
 pub(super) struct Arguments<'a> {
