@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gristmill::Error;
 use gristmill::text::template::{ChatTemplate, DateTime, RenderInput};
 use serde_json::Value;
 
@@ -97,4 +98,169 @@ fn all_templates_render_as_transformers_renders_them() {
     let equal = compare(&folder);
     println!("{equal} renders are equal");
     assert_eq!(equal, 249);
+}
+
+/// What each hostile template ends in, by the variant's name.
+fn outcome(source: &str) -> &'static str {
+    let input = RenderInput::new(serde_json::json!([{"role": "user", "content": "Hi"}]));
+    match ChatTemplate::new(source).and_then(|template| template.render(&input)) {
+        Ok(_) => "rendered",
+        Err(Error::TemplateSyntax { .. }) => "syntax",
+        Err(Error::TemplateFailed { .. }) => "failed",
+        Err(Error::TemplateLimit { .. }) => "limit",
+        Err(_) => "other",
+    }
+}
+
+#[test]
+fn hostile_templates_end_soon_in_a_typed_error() {
+    let in_loop = |set: &str| {
+        format!(
+            "{{% set ns = namespace(x={set}) %}}{{% for i in range(100000) %}}{{% set ns.x = {} %}}{{% endfor %}}{{{{ ns.x }}}}",
+            "STEP"
+        )
+    };
+    let step = |first: &str, step: &str| in_loop(first).replace("STEP", step);
+    let cases = [
+        // work
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".into(), "limit"),
+        ("{% for a in range(99999) %}{{ 'xxxxxxxxxxxxxxxx' * 100 }}{% endfor %}".into(), "limit"),
+        ("{% for a in range(1000000000) %}{% endfor %}".into(), "failed"),
+        ("{{ [[1] * 50000] * 50000 }}".into(), "limit"),
+        ("{% for a in range(9999) %}{{ range(99999) | list | sort | length }}{% endfor %}".into(), "limit"),
+        // memory
+        ("{{ 'a' * 10 ** 9 }}".into(), "limit"),
+        ("{{ 'a' * 10 ** 9 | length }}".into(), "failed"),
+        ("{{ [1] * 10 ** 9 }}".into(), "limit"),
+        ("{{ (1,) * 10 ** 9 }}".into(), "limit"),
+        ("{{ 10 ** 10 ** 10 }}".into(), "limit"),
+        ("{{ 2 ** 1000 }}".into(), "limit"),
+        ("{{ '%999999999d' % 1 }}".into(), "limit"),
+        ("{{ '%*d' % (999999999, 1) }}".into(), "limit"),
+        ("{{ '%.999999999f' % 1.5 }}".into(), "limit"),
+        ("{{ '{:>999999999}'.format(1) }}".into(), "limit"),
+        ("{{ '{:{}}'.format(1, 999999999) }}".into(), "limit"),
+        ("{{ '%9999d' * 9999 % ((1,) * 9999) }}".into(), "limit"),
+        ("{{ 'a'.center(999999999) }}".into(), "limit"),
+        ("{{ 'a'.zfill(999999999) }}".into(), "limit"),
+        ("{{ 'a' | center(999999999) }}".into(), "limit"),
+        ("{{ 'a\\n' * 1000 | indent(999999999) }}".into(), "failed"),
+        ("{{ ('a\\n' * 1000) | indent(999999999) }}".into(), "limit"),
+        ("{{ ('a\\n' * 10000) | indent(100000) }}".into(), "limit"),
+        ("{{ '\\t'.expandtabs(999999999) }}".into(), "limit"),
+        ("{{ ([1] * 10000) | tojson(indent='x' * 10000) }}".into(), "limit"),
+        ("{{ ('a' * 100000).replace('a', 'b' * 100000) }}".into(), "limit"),
+        ("{{ ('a' * 100000) | replace('a', 'b' * 100000) }}".into(), "limit"),
+        ("{{ ('a' * 100000).join('b' * 100000) }}".into(), "limit"),
+        ("{{ ('b' * 100000) | join('a' * 100000) }}".into(), "limit"),
+        (step("'a'", "ns.x ~ ns.x"), "limit"),
+        (step("'a'", "ns.x + ns.x"), "limit"),
+        (step("[1]", "ns.x + ns.x"), "limit"),
+        // depth
+        (step("1", "[ns.x]"), "limit"),
+        (step("1", "(ns.x,)"), "limit"),
+        (step("1", "{'a': ns.x}"), "limit"),
+        (step("1", "dict(a=ns.x)"), "limit"),
+        (step("1", "[ns.x] * 1"), "limit"),
+        (step("1", "[ns.x, ns.x]"), "limit"),
+        (step("[1]", "ns.x[0:]"), "limit"),
+        (step("[1]", "ns.x | reverse"), "limit"),
+        (step("[1]", "ns.x | list | batch(1) | list"), "limit"),
+        (step("[1]", "ns.x | slice(1) | list"), "limit"),
+        (step("1", "namespace(a=ns.x)"), "failed"),
+        ("{% set ns = namespace() %}{% set ns.x = [ns] %}".into(), "failed"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(), "limit"),
+        ("{% macro m(x) %}{{ m([x, x]) }}{% endmacro %}{{ m(1) }}".into(), "limit"),
+        ("{% for x in [1] recursive %}{{ loop([x]) }}{% endfor %}".into(), "limit"),
+        // the parser
+        (format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "syntax"),
+        (format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000)), "syntax"),
+        (format!("{{{{ {}1 }}}}", "not ".repeat(100_000)), "syntax"),
+        (format!("{{{{ {}1 }}}}", "-".repeat(100_000)), "syntax"),
+        (format!("{{{{ 1{} }}}}", " + 1".repeat(100_000)), "syntax"),
+        (format!("{{{{ 1{} }}}}", " or 1".repeat(100_000)), "syntax"),
+        (format!("{{{{ 1{} }}}}", " if 1".repeat(100_000)), "syntax"),
+        (format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(50_000)), "syntax"),
+        (format!("{{{{ 1{} }}}}", "|string".repeat(100_000)), "syntax"),
+        (format!("{{{{ a{} }}}}", ".a".repeat(100_000)), "syntax"),
+        (format!("{{{{ a{} }}}}", "[0]".repeat(100_000)), "syntax"),
+        ("{% if 1 %}".repeat(50_000), "syntax"),
+        (format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(50_000)), "syntax"),
+        (format!("{{{{ m{} }}}}", "()".repeat(350)), "failed"),
+        (format!("{{{{ 1{} }}}}", " + 1".repeat(390)), "rendered"),
+        (format!("{{{{ {}1{} }}}}", "(".repeat(50), ")".repeat(50)), "rendered"),
+        (" ".repeat(2 << 20), "limit"),
+    ];
+    let mut wrong = Vec::new();
+    for (source, expected) in cases {
+        let started = std::time::Instant::now();
+        let found = outcome(&source);
+        let took = started.elapsed();
+        let shown: String = source.chars().take(120).collect();
+        if found != expected || took.as_secs() >= 5 {
+            wrong.push(format!("{shown}: {found} after {took:?}, expected {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn output_and_input_are_bounded() {
+    let template = ChatTemplate::new("{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
+    let message = serde_json::json!({"role": "user", "content": "x".repeat(1000)});
+    let mut input = RenderInput::new(Value::from(vec![message; 10_000]));
+    // ten megabytes of input pay for their own output
+    assert_eq!(template.render(&input).unwrap().len(), 10_000_000);
+    let echo = ChatTemplate::new("{% for i in range(40) %}{% for m in messages %}{{ m.content }}{% endfor %}{% endfor %}");
+    assert!(matches!(echo.unwrap().render(&input), Err(Error::TemplateLimit { .. })));
+    input.messages = (0..1000).fold(Value::Null, |inner, _| Value::from(vec![inner]));
+    assert!(matches!(template.render(&input), Err(Error::TemplateLimit { .. })));
+    // not even dropping such a value may recurse into it
+    while let Some(inner) = input.messages.get_mut(0).map(Value::take) {
+        input.messages = inner;
+    }
+}
+
+#[test]
+fn errors_say_where_and_what() {
+    let input = RenderInput::new(serde_json::json!([]));
+    let fail = |source: &str| ChatTemplate::new(source).and_then(|template| template.render(&input)).unwrap_err();
+    match fail("a\n{{ 'x\ny' }}\n{% if\n1 %}\n{{ foo.bar }}{% endif %}") {
+        Error::TemplateFailed { line: 6, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    match fail("a\n{% if true %}\n{{ 1 +\n }}\n{% endif %}") {
+        Error::TemplateSyntax { line: 4, what } => assert_eq!(what, "expected an expression, found the end of the tag"),
+        other => panic!("{other:?}"),
+    }
+    match fail("\n{# a\nb #}{% for x in y %}") {
+        Error::TemplateSyntax { line: 3, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    match fail("{% macro m() %}{{ raise_exception('Only ' ~ 2) }}{% endmacro %}{{ m() }}") {
+        Error::TemplateRefused { message } => assert_eq!(message, "Only 2"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn probes_tell_what_a_template_takes() {
+    let load = |name: &str| {
+        ChatTemplate::new(&std::fs::read_to_string(data().join(format!("{name}.jinja"))).unwrap()).unwrap()
+    };
+    let gemma = load("google-gemma-2-2b-it");
+    assert!(!gemma.supports_system() && !gemma.supports_tools());
+    assert_eq!(gemma.generation_prompt().as_deref(), Some("<start_of_turn>model\n"));
+    let qwen = load("Qwen-Qwen3-0.6B");
+    assert!(qwen.supports_system() && qwen.supports_tools());
+    assert_eq!(qwen.generation_prompt().as_deref(), Some("<|im_start|>assistant\n"));
+    // Jinja has None where llama.cpp's `none` iterates over nothing; templates written for it expect that
+    let lenient = ChatTemplate::new("{% for tool in tools %}{{ tool }}{% endfor %}.").unwrap();
+    assert_eq!(lenient.render(&RenderInput::new(serde_json::json!([]))).unwrap(), ".");
+}
+
+#[test]
+fn a_template_is_shared_between_threads() {
+    fn assert_shared<T: Send + Sync + Clone>() {}
+    assert_shared::<ChatTemplate>();
 }

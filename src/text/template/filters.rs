@@ -1,6 +1,6 @@
 //! jinja2's filters and tests, where minijinja's own differ from them, and transformers' `tojson`.
 
-use minijinja::value::{ValueKind};
+use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Environment, Error, State, Value};
 
 use super::methods::{self, Arguments, Given, capitalize, is_space, strip};
@@ -41,6 +41,18 @@ pub(super) fn register(env: &mut Environment<'static>) {
     env.add_filter("last", |state: &State, value: Value| {
         Ok::<_, Error>(sequence(state, &value)?.last().cloned().unwrap_or_default())
     });
+    env.add_filter("dictsort", dict_sort);
+    // jinja2's looks at attributes only, of which a dict's items are none
+    env.add_filter("attr", |value: Value, name: &str| match is_mapping(&value) {
+        true => Ok(Value::UNDEFINED),
+        false => value.get_attr(name),
+    });
+    for name in ["escape", "e"] {
+        env.add_filter(name, |state: &State, value: Value| match value.is_safe() {
+            true => Ok(value),
+            false => escape(state, &value).map(Value::from_safe_string),
+        });
+    }
     env.add_filter("int", int);
     env.add_filter("float", float);
     env.add_filter("wordcount", |state: &State, value: Value| {
@@ -204,6 +216,41 @@ fn join(state: &State, value: Value, values: Given) -> Result<String, Error> {
         python::write_str(&mut out, &item)?;
     }
     out.finish(state)
+}
+
+/// MarkupSafe's `escape`.
+pub(super) fn escape(state: &State, value: &Value) -> Result<String, Error> {
+    let mut out = Text::new(state);
+    for c in python::str(state, value)?.chars() {
+        match c {
+            '&' => out.push("&amp;")?,
+            '<' => out.push("&lt;")?,
+            '>' => out.push("&gt;")?,
+            '\'' => out.push("&#39;")?,
+            '"' => out.push("&#34;")?,
+            _ => out.push(c.encode_utf8(&mut [0; 4]))?,
+        }
+    }
+    out.finish(state)
+}
+
+/// The items of a dict in the order of their keys or values, strings without regard to case unless asked.
+fn dict_sort(state: &State, value: Value, values: Given) -> Result<Value, Error> {
+    let values = values.into_values();
+    let arguments = Arguments::new(&values);
+    let by = usize::from(arguments.get(1, "by").is_some_and(|by| by.as_str() == Some("value")));
+    let Some(pairs) = value.as_object().and_then(|map| map.try_iter_pairs()).filter(|_| is_mapping(&value)) else {
+        return Err(error(format!("'{}' object has no items to sort", type_name(&value))));
+    };
+    afford(state, value.len().unwrap_or_default().saturating_mul(4 * ops::SLOT))?;
+    let folded = |value: &Value| match value.as_str() {
+        Some(text) if !arguments.flag(0, "case_sensitive") => Value::from(text.to_lowercase()),
+        _ => value.clone(),
+    };
+    let mut pairs: Vec<_> =
+        pairs.map(|(key, value)| (folded(if by == 0 { &key } else { &value }), key, value)).collect();
+    pairs.sort_by(|a, b| if arguments.flag(2, "reverse") { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) });
+    Ok(pairs.into_iter().map(|(_, key, value)| Value::from(Tuple::from([key, value]))).collect())
 }
 
 /// The value at a path such as `function.name`.

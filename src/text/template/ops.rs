@@ -49,7 +49,6 @@ fn list_like(model: &Value, items: Vec<Value>) -> Value {
     if model.is_tuple() { Tuple::from(items).into() } else { items.into() }
 }
 
-/// Pays for `length` places of a list that minijinja does not see being made.
 fn concat(state: &State, a: Value, b: Value) -> Result<Value, Error> {
     let (left, right);
     let a = match a.as_str() {
@@ -70,7 +69,7 @@ fn concat(state: &State, a: Value, b: Value) -> Result<Value, Error> {
     Ok(Value::from([a, b].concat()))
 }
 
-fn add(state: &mut State, a: Value, b: Value) -> Result<Value, Error> {
+fn add(state: &State, a: Value, b: Value) -> Result<Value, Error> {
     if let (Some(left), Some(right)) = (a.as_str(), b.as_str()) {
         afford(state, left.len() + right.len())?;
         if a.is_safe() == b.is_safe() {
@@ -78,9 +77,8 @@ fn add(state: &mut State, a: Value, b: Value) -> Result<Value, Error> {
             return Ok(if a.is_safe() { Value::from_safe_string(sum) } else { sum.into() });
         }
         // adding to what `safe` marked escapes the other side, as MarkupSafe does
-        let escaped = minijinja::filters::escape(state, if a.is_safe() { &b } else { &a })?;
-        let escaped = escaped.as_str().unwrap_or_default();
-        let sum = if a.is_safe() { [left, escaped].concat() } else { [escaped, right].concat() };
+        let escaped = super::filters::escape(state, if a.is_safe() { &b } else { &a })?;
+        let sum = if a.is_safe() { [left, &escaped].concat() } else { [&escaped, right].concat() };
         return Ok(Value::from_safe_string(sum));
     }
     if is_list(&a) && is_list(&b) && a.is_tuple() == b.is_tuple() {

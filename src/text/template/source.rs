@@ -18,6 +18,10 @@ type Parsed<T> = Result<T, SyntaxError>;
 /// How deeply expressions may nest; minijinja's own parser stops near 150 levels of its own counting.
 const MAX_NESTING: usize = 60;
 
+/// How many operators, filters, attributes and the like one tag may hold: each may be a level of minijinja's tree,
+/// which it walks by recursion.
+const MAX_LINKS: usize = 400;
+
 /// Attributes that jinja2 finds on a dict before it looks for a key of that name.
 const DICT_METHODS: [&str; 11] =
     ["clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
@@ -40,7 +44,7 @@ pub(super) fn rewrite(source: &str) -> Parsed<String> {
                 None => return fail(line, "the comment that starts here is never closed with `#}`"),
             },
             _ => match raw_block(tag, open) {
-                Some(Some(length)) => copy(&mut out, tag, length),
+                Some(Some(length)) => copy_raw(&mut out, tag, length),
                 Some(None) => return fail(line, "the raw block that starts here has no `{% endraw %}`"),
                 None => rewrite_tag(&mut out, tag, open, line)?,
             },
@@ -55,6 +59,16 @@ pub(super) fn rewrite(source: &str) -> Parsed<String> {
 
 fn copy(out: &mut String, tag: &str, length: usize) -> usize {
     out.push_str(tag.split_at(length).0);
+    length
+}
+
+/// Copies a raw block; jinja2 keeps the newline after `{% raw %}`, which minijinja does for `+%}`.
+fn copy_raw(out: &mut String, tag: &str, length: usize) -> usize {
+    let block = tag.split_at(length).0;
+    match block.split_once("%}") {
+        Some((open, body)) if !open.ends_with(['-', '+']) => out.extend([open, "+%}", body]),
+        _ => out.push_str(block),
+    }
     length
 }
 
@@ -316,7 +330,7 @@ fn quote(text: &str) -> String {
 
 fn rewrite_tag(out: &mut String, source: &str, open: &str, line: usize) -> Parsed<usize> {
     let tag = lex(source, open, line)?;
-    let mut parser = Parser { tokens: &tag.tokens, at: 0, end_line: tag.end_line, depth: 0 };
+    let mut parser = Parser { tokens: &tag.tokens, at: 0, end_line: tag.end_line, depth: 0, links: 0 };
     let text = if open == "{%" { parser.statement()? } else { parser.tuple(true)? };
     if let Some(token) = parser.peek() {
         return fail(token.line, format!("unexpected `{}`", token.text));
@@ -340,6 +354,7 @@ struct Parser<'a> {
     at: usize,
     end_line: usize,
     depth: usize,
+    links: usize,
 }
 
 /// A printed operand.
@@ -379,6 +394,15 @@ impl<'a> Parser<'a> {
         let token = self.peek();
         self.at += 1;
         token
+    }
+
+    /// Counts one more link of a chain.
+    fn link(&mut self) -> Parsed<()> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return fail(self.line(), format!("one tag holds more than {MAX_LINKS} operators and filters"));
+        }
+        Ok(())
     }
 
     fn line(&self) -> usize {
@@ -557,6 +581,7 @@ impl<'a> Parser<'a> {
         }
         let mut value = self.or()?;
         while let Some(lead) = self.take("if") {
+            self.link()?;
             let test = self.or()?;
             value.text += &format!("{lead} if {}", test.text);
             if let Some(lead) = self.take("else") {
@@ -572,6 +597,7 @@ impl<'a> Parser<'a> {
     fn or(&mut self) -> Parsed<Operand> {
         let mut left = self.and()?;
         while let Some(lead) = self.take("or") {
+            self.link()?;
             left.text += &format!("{lead} or {}", self.and()?.text);
             left.constant = false;
         }
@@ -581,6 +607,7 @@ impl<'a> Parser<'a> {
     fn and(&mut self) -> Parsed<Operand> {
         let mut left = self.not()?;
         while let Some(lead) = self.take("and") {
+            self.link()?;
             left.text += &format!("{lead} and {}", self.not()?.text);
             left.constant = false;
         }
@@ -590,6 +617,7 @@ impl<'a> Parser<'a> {
     fn not(&mut self) -> Parsed<Operand> {
         let mut prefix = String::new();
         while let Some(lead) = self.take("not") {
+            self.link()?;
             prefix += &format!("{lead}not ");
         }
         let mut value = self.compare()?;
@@ -611,6 +639,7 @@ impl<'a> Parser<'a> {
             } else {
                 break;
             };
+            self.link()?;
             rest.push((op, lead, self.sum()?));
         }
         let mut operators = rest.into_iter();
@@ -640,6 +669,7 @@ impl<'a> Parser<'a> {
     ) -> Parsed<Operand> {
         let mut left = operand(self)?;
         while let Some((op, filter)) = operators.iter().find(|(op, _)| self.is(op)) {
+            self.link()?;
             let lead = self.expect(op)?;
             let right = operand(self)?;
             left.text += &format!("{lead}|{filter}({})", right.text);
@@ -688,9 +718,7 @@ impl<'a> Parser<'a> {
             let constant = value.constant;
             return Ok(Operand { text: format!("{lead}(-{})", value.closed()), piped: false, constant });
         }
-        if self.take("+").is_some() {
-            return self.signed();
-        }
+        while self.take("+").is_some() {}
         let primary = self.primary()?;
         self.postfix(primary)
     }
@@ -787,6 +815,9 @@ impl<'a> Parser<'a> {
 
     fn postfix(&mut self, mut value: Operand) -> Parsed<Operand> {
         loop {
+            if self.is(".") || self.is("[") || self.is("(") {
+                self.link()?;
+            }
             if let Some(lead) = self.take(".") {
                 let Some(token) = self.advance() else {
                     self.at -= 1;
@@ -893,6 +924,9 @@ impl<'a> Parser<'a> {
     fn filters(&mut self, constant: &mut bool) -> Parsed<String> {
         let mut out = String::new();
         loop {
+            if self.is("|") || self.is("is") {
+                self.link()?;
+            }
             if let Some(lead) = self.take("|") {
                 out += &format!("{lead}|{}", self.dotted_name()?);
                 if self.is("(") {
