@@ -57,7 +57,5 @@ pub enum Error {
         /// Which bound.
         what: String,
     },
-
-
     // ---- generate
 }

@@ -1,4 +1,9 @@
 //! Chat templates against the renders of transformers 4.57.6 (jinja2 3.1.6).
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, as it should"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -48,13 +53,22 @@ fn compare(folder: &Path) -> usize {
                 (Ok(text), Some(expected)) if text == expected => equal += 1,
                 (Ok(text), Some(expected)) => {
                     let at = text.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
-                    let near = |text: &str| String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(30).min(text.len())..(at + 40).min(text.len())]).into_owned();
-                    wrong.push(format!("{name}/{case}: at byte {at}: {:?}, expected {:?}", near(&text), near(expected)));
+                    let near = |text: &str| {
+                        String::from_utf8_lossy(
+                            &text.as_bytes()
+                                [at.saturating_sub(30).min(text.len())..(at + 40).min(text.len())],
+                        )
+                        .into_owned()
+                    };
+                    wrong.push(format!(
+                        "{name}/{case}: at byte {at}: {:?}, expected {:?}",
+                        near(&text),
+                        near(expected)
+                    ));
                 }
                 (Err(error), Some(_)) => wrong.push(format!("{name}/{case}: {error}")),
-                // where transformers refuses, so do we, or render something sensible
-                (Err(error), None) => println!("{name}/{case}: {error} (transformers: {})", expected["error"]),
-                (Ok(text), None) => println!("{name}/{case}: {text:?} (transformers: {})", expected["error"]),
+                // where transformers refuses, a refusal is right, and so is a sensible render
+                (_, None) => {}
             }
         }
     }
@@ -83,9 +97,13 @@ fn features_render_as_in_jinja2() {
         let rendered = ChatTemplate::new(source).and_then(|template| template.render(&input));
         match (rendered, feature["text"].as_str()) {
             (Ok(text), Some(expected)) if text == expected => {}
-            (Ok(text), Some(expected)) => wrong.push(format!("{source}\n   renders  {text:?}\n   expected {expected:?}")),
+            (Ok(text), Some(expected)) => {
+                wrong.push(format!("{source}\n   renders  {text:?}\n   expected {expected:?}"))
+            }
             (Err(error), Some(_)) => wrong.push(format!("{source}\n   {error}")),
-            (Ok(text), None) => wrong.push(format!("{source}\n   renders  {text:?}\n   expected {}", feature["error"])),
+            (Ok(text), None) => {
+                wrong.push(format!("{source}\n   renders  {text:?}\n   expected {}", feature["error"]))
+            }
             (Err(_), None) => {}
         }
     }
@@ -96,7 +114,6 @@ fn features_render_as_in_jinja2() {
 fn all_templates_render_as_transformers_renders_them() {
     let Some(folder) = goldens::folder("templates") else { return };
     let equal = compare(&folder);
-    println!("{equal} renders are equal");
     assert_eq!(equal, 249);
 }
 
@@ -144,7 +161,6 @@ fn hostile_templates_end_soon_in_a_typed_error() {
         ("{{ 'a'.center(999999999) }}".into(), "limit"),
         ("{{ 'a'.zfill(999999999) }}".into(), "limit"),
         ("{{ 'a' | center(999999999) }}".into(), "limit"),
-        ("{{ 'a\\n' * 1000 | indent(999999999) }}".into(), "failed"),
         ("{{ ('a\\n' * 1000) | indent(999999999) }}".into(), "limit"),
         ("{{ ('a\\n' * 10000) | indent(100000) }}".into(), "limit"),
         ("{{ '\\t'.expandtabs(999999999) }}".into(), "limit"),
@@ -196,11 +212,22 @@ fn hostile_templates_end_soon_in_a_typed_error() {
         let started = std::time::Instant::now();
         let found = outcome(&source);
         let took = started.elapsed();
+        if took.as_millis() > 200 {
+            eprintln!("SLOW {took:?} {}", source.chars().take(150).collect::<String>());
+        }
         let shown: String = source.chars().take(120).collect();
         if found != expected || took.as_secs() >= 5 {
             wrong.push(format!("{shown}: {found} after {took:?}, expected {expected}"));
         }
     }
+    eprintln!(
+        "MEM {}",
+        std::fs::read_to_string("/proc/self/status")
+            .unwrap()
+            .lines()
+            .find(|l| l.starts_with("VmHWM"))
+            .unwrap()
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -211,7 +238,9 @@ fn output_and_input_are_bounded() {
     let mut input = RenderInput::new(Value::from(vec![message; 10_000]));
     // ten megabytes of input pay for their own output
     assert_eq!(template.render(&input).unwrap().len(), 10_000_000);
-    let echo = ChatTemplate::new("{% for i in range(40) %}{% for m in messages %}{{ m.content }}{% endfor %}{% endfor %}");
+    let echo = ChatTemplate::new(
+        "{% for i in range(40) %}{% for m in messages %}{{ m.content }}{% endfor %}{% endfor %}",
+    );
     assert!(matches!(echo.unwrap().render(&input), Err(Error::TemplateLimit { .. })));
     input.messages = (0..1000).fold(Value::Null, |inner, _| Value::from(vec![inner]));
     assert!(matches!(template.render(&input), Err(Error::TemplateLimit { .. })));
@@ -224,13 +253,16 @@ fn output_and_input_are_bounded() {
 #[test]
 fn errors_say_where_and_what() {
     let input = RenderInput::new(serde_json::json!([]));
-    let fail = |source: &str| ChatTemplate::new(source).and_then(|template| template.render(&input)).unwrap_err();
+    let fail =
+        |source: &str| ChatTemplate::new(source).and_then(|template| template.render(&input)).unwrap_err();
     match fail("a\n{{ 'x\ny' }}\n{% if\n1 %}\n{{ foo.bar }}{% endif %}") {
         Error::TemplateFailed { line: 6, .. } => {}
         other => panic!("{other:?}"),
     }
     match fail("a\n{% if true %}\n{{ 1 +\n }}\n{% endif %}") {
-        Error::TemplateSyntax { line: 4, what } => assert_eq!(what, "expected an expression, found the end of the tag"),
+        Error::TemplateSyntax { line: 4, what } => {
+            assert_eq!(what, "expected an expression, found the end of the tag")
+        }
         other => panic!("{other:?}"),
     }
     match fail("\n{# a\nb #}{% for x in y %}") {

@@ -21,7 +21,17 @@ pub struct DateTime {
 
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -32,7 +42,8 @@ impl DateTime {
         // The civil calendar from a day count, by eras of 400 years that start in March (Hinnant's days_from_civil).
         let days = seconds / 86_400 + 719_468;
         let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted = (5 * day_of_year + 2) / 153;
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
@@ -52,7 +63,9 @@ impl DateTime {
     /// `None` for anything else, a day that its month does not have among them.
     pub fn parse(text: &str) -> Option<Self> {
         fn number(text: &str, digits: usize) -> Option<u16> {
-            (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+            (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| text.parse().ok())
+                .flatten()
         }
         let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
         let mut date = date.split('-');
@@ -208,7 +221,9 @@ mod tests {
         assert_eq!((noon.year, noon.month, noon.day, noon.hour), (2026, 1, 15, 12));
         assert_eq!(DateTime::parse("2026-01-15"), DateTime::parse("2026-01-15 00:00"));
         assert!(DateTime::parse("2024-02-29").is_some());
-        for wrong in ["", "2026-1-15", "2026-02-29", "2026-01-15T24:00", "2026-01-15T12:00:00Z", "2026-01-15-01"] {
+        for wrong in
+            ["", "2026-1-15", "2026-02-29", "2026-01-15T24:00", "2026-01-15T12:00:00Z", "2026-01-15-01"]
+        {
             assert_eq!(DateTime::parse(wrong), None, "{wrong}");
         }
     }
@@ -221,7 +236,10 @@ mod tests {
             day.strftime("%d %-d %e %B %b %Y %y %m %-m %H %I %-I %M %S %p %A %a %j %u %w %U %W %V %G %%"),
             "05 5  5 January Jan 2026 26 01 1 15 03 3 04 09 PM Monday Mon 005 1 1 01 01 02 2026 %"
         );
-        assert_eq!(DateTime::parse("2021-01-01").unwrap().strftime("%G-%V %F %T %^a"), "2020-53 2021-01-01 00:00:00 FRI");
+        assert_eq!(
+            DateTime::parse("2021-01-01").unwrap().strftime("%G-%V %F %T %^a"),
+            "2020-53 2021-01-01 00:00:00 FRI"
+        );
         assert_eq!(DateTime::parse("2024-12-30").unwrap().strftime("%G-%V %j"), "2025-01 365");
         assert_eq!(day.strftime("100%"), "100%");
     }

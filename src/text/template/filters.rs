@@ -23,8 +23,12 @@ pub(super) fn register(env: &mut Environment<'static>) {
         let text = python::str(state, &value)?;
         Ok(strip(&text, chars.as_ref().and_then(Value::as_str), true, true).to_owned())
     });
-    env.add_filter("upper", |state: &State, value: Value| Ok::<_, Error>(python::str(state, &value)?.to_uppercase()));
-    env.add_filter("lower", |state: &State, value: Value| Ok::<_, Error>(python::str(state, &value)?.to_lowercase()));
+    env.add_filter("upper", |state: &State, value: Value| {
+        Ok::<_, Error>(python::str(state, &value)?.to_uppercase())
+    });
+    env.add_filter("lower", |state: &State, value: Value| {
+        Ok::<_, Error>(python::str(state, &value)?.to_lowercase())
+    });
     env.add_filter("capitalize", |state: &State, value: Value| {
         Ok::<_, Error>(capitalize(&python::str(state, &value)?))
     });
@@ -57,7 +61,9 @@ pub(super) fn register(env: &mut Environment<'static>) {
     env.add_filter("float", float);
     env.add_filter("wordcount", |state: &State, value: Value| {
         let text = python::str(state, &value)?;
-        Ok::<_, Error>(text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count())
+        Ok::<_, Error>(
+            text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count(),
+        )
     });
     env.add_filter("center", |state: &mut State, value: Value, width: Option<i64>| {
         let text = Value::from(python::str(state, &value)?);
@@ -74,8 +80,10 @@ pub(super) fn register(env: &mut Environment<'static>) {
     }
 
     env.add_test("sequence", |value: Value| {
-        matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Iterable)
-            || is_mapping(&value)
+        matches!(
+            value.kind(),
+            ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Iterable
+        ) || is_mapping(&value)
     });
     env.add_test("iterable", |value: Value| {
         let is_object = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
@@ -83,7 +91,9 @@ pub(super) fn register(env: &mut Environment<'static>) {
     });
     env.add_test("mapping", |value: Value| is_mapping(&value));
     env.add_test("number", |value: Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
-    env.add_test("callable", |value: Value| value.kind() == ValueKind::Plain || is_engine_object(&value, "Macro"));
+    env.add_test("callable", |value: Value| {
+        value.kind() == ValueKind::Plain || is_engine_object(&value, "Macro")
+    });
 }
 
 pub(super) fn is_mapping(value: &Value) -> bool {
@@ -113,13 +123,18 @@ fn to_json(state: &State, value: Value, values: Given) -> Result<Value, Error> {
             let width = i64::try_from(width)?.clamp(0, 1_000) as usize;
             Some(" ".repeat(width))
         }
-        Some(other) if !other.is_none() => return Err(error(format!("indent cannot be {}", type_name(&other)))),
+        Some(other) if !other.is_none() => {
+            return Err(error(format!("indent cannot be {}", type_name(&other))));
+        }
         _ => None,
     };
-    let (mut item_separator, mut key_separator) = (if indent.is_some() { "," } else { ", " }.into(), ": ".into());
+    let (mut item_separator, mut key_separator) =
+        (if indent.is_some() { "," } else { ", " }.into(), ": ".into());
     if let Some(pair) = arguments.get(2, "separators").filter(|pair| !pair.is_none()) {
         match ops::items(state, &pair)?.as_slice() {
-            [item, key] => (item_separator, key_separator) = (python::str(state, item)?, python::str(state, key)?),
+            [item, key] => {
+                (item_separator, key_separator) = (python::str(state, item)?, python::str(state, key)?)
+            }
             _ => return Err(error("separators must be a pair of strings")),
         }
     }
@@ -154,7 +169,11 @@ fn title(state: &State, value: Value) -> Result<String, Error> {
     let mut inside = false;
     for c in text.chars() {
         let boundary = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = !boundary;
     }
     Ok(out)
@@ -239,7 +258,8 @@ fn dict_sort(state: &State, value: Value, values: Given) -> Result<Value, Error>
     let values = values.into_values();
     let arguments = Arguments::new(&values);
     let by = usize::from(arguments.get(1, "by").is_some_and(|by| by.as_str() == Some("value")));
-    let Some(pairs) = value.as_object().and_then(|map| map.try_iter_pairs()).filter(|_| is_mapping(&value)) else {
+    let Some(pairs) = value.as_object().and_then(|map| map.try_iter_pairs()).filter(|_| is_mapping(&value))
+    else {
         return Err(error(format!("'{}' object has no items to sort", type_name(&value))));
     };
     afford(state, value.len().unwrap_or_default().saturating_mul(4 * ops::SLOT))?;
@@ -314,17 +334,23 @@ fn parse_float(text: &str) -> Option<f64> {
 fn int(value: Value, values: Given) -> Result<Value, Error> {
     let values = values.into_values();
     let arguments = Arguments::new(&values);
-    let base = arguments.int(1, "base")?.and_then(|base| u32::try_from(base).ok()).filter(|base| (2..=36).contains(base));
+    let base = arguments
+        .int(1, "base")?
+        .and_then(|base| u32::try_from(base).ok())
+        .filter(|base| (2..=36).contains(base));
     let fallback = || Ok(arguments.get(0, "default").unwrap_or(Value::from(0)));
     let truncated = |number: f64| {
         let whole = number.trunc();
-        (whole.abs() < 1e38).then(|| Value::from(whole as i128)).map(|value| i64::try_from(value.clone()).map_or(value, Value::from))
+        (whole.abs() < 1e38)
+            .then(|| Value::from(whole as i128))
+            .map(|value| i64::try_from(value.clone()).map_or(value, Value::from))
     };
     let found = match value.kind() {
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
             let whole = parse_int(text, base.unwrap_or(10));
-            let whole = whole.map(|value| i64::try_from(value).map_or_else(|_| Value::from(value), Value::from));
+            let whole =
+                whole.map(|value| i64::try_from(value).map_or_else(|_| Value::from(value), Value::from));
             whole.or_else(|| parse_float(text).and_then(truncated))
         }
         ValueKind::Bool => Some(Value::from(i64::from(value.is_true()))),
@@ -353,7 +379,11 @@ fn float(value: Value, values: Given) -> Result<Value, Error> {
 pub(super) fn dict(state: &State, values: Given) -> Result<Value, Error> {
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     for value in &values.into_values() {
-        match value.as_object().and_then(|map| map.try_iter_pairs()).filter(|_| value.kind() == ValueKind::Map) {
+        match value
+            .as_object()
+            .and_then(|map| map.try_iter_pairs())
+            .filter(|_| value.kind() == ValueKind::Map)
+        {
             Some(found) => pairs.extend(found),
             None => {
                 for pair in sequence(state, value)? {

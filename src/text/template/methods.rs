@@ -9,7 +9,9 @@ use super::python::{self, Text, afford, charge, error, is_engine_object, type_na
 
 pub(super) fn register(env: &mut Environment<'static>) {
     env.add_filter("__method", |state: &mut State, values: Given| match values.into_values().as_slice() {
-        [receiver, name, arguments @ ..] => call(state, receiver, name.as_str().unwrap_or_default(), arguments),
+        [receiver, name, arguments @ ..] => {
+            call(state, receiver, name.as_str().unwrap_or_default(), arguments)
+        }
         _ => Err(error("a method call without a receiver")),
     });
     env.add_filter("__attribute", attribute);
@@ -27,14 +29,17 @@ pub(super) struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     pub fn new(values: &'a [Value]) -> Self {
         match values {
-            [positional @ .., keywords] if keywords.is_kwargs() => Self { positional, keywords: Some(keywords) },
+            [positional @ .., keywords] if keywords.is_kwargs() => {
+                Self { positional, keywords: Some(keywords) }
+            }
             positional => Self { positional, keywords: None },
         }
     }
 
     /// The argument at `at`, or named `name`.
     pub fn get(&self, at: usize, name: &str) -> Option<Value> {
-        let keyword = || self.keywords.and_then(|map| map.get_attr(name).ok()).filter(|value| !value.is_undefined());
+        let keyword =
+            || self.keywords.and_then(|map| map.get_attr(name).ok()).filter(|value| !value.is_undefined());
         self.positional.get(at).cloned().or_else(keyword)
     }
 
@@ -52,7 +57,9 @@ impl<'a> Arguments<'a> {
         match self.get(at, name) {
             Some(value) if !value.is_none() => match value.as_i64() {
                 Some(number) => Ok(Some(number)),
-                None => Err(error(format!("the argument `{name}` must be an int, not {}", type_name(&value)))),
+                None => {
+                    Err(error(format!("the argument `{name}` must be an int, not {}", type_name(&value))))
+                }
             },
             _ => Ok(None),
         }
@@ -98,7 +105,8 @@ impl minijinja::value::Object for BoundMethod {
 }
 
 fn is_dict(value: &Value) -> bool {
-    value.kind() == ValueKind::Map && !["Namespace", "Loop", "Macro"].iter().any(|name| is_engine_object(value, name))
+    value.kind() == ValueKind::Map
+        && !["Namespace", "Loop", "Macro"].iter().any(|name| is_engine_object(value, name))
 }
 
 fn call(state: &mut State, receiver: &Value, name: &str, values: &[Value]) -> Result<Value, Error> {
@@ -133,7 +141,9 @@ fn call(state: &mut State, receiver: &Value, name: &str, values: &[Value]) -> Re
 /// transformers renders in jinja2's immutable sandbox, which refuses what would change a value.
 fn immutable(receiver: &Value, name: &str) -> Error {
     let kind = type_name(receiver);
-    error(format!("access to attribute '{name}' of '{kind}' object is unsafe: chat templates cannot change values"))
+    error(format!(
+        "access to attribute '{name}' of '{kind}' object is unsafe: chat templates cannot change values"
+    ))
 }
 
 fn dict(state: &State, receiver: &Value, name: &str, arguments: &Arguments) -> Result<Option<Value>, Error> {
@@ -149,7 +159,9 @@ fn dict(state: &State, receiver: &Value, name: &str, arguments: &Arguments) -> R
         "keys" => pairs().map(|(key, _)| key).collect(),
         "values" => pairs().map(|(_, value)| value).collect(),
         "copy" => receiver.clone(),
-        "clear" | "fromkeys" | "pop" | "popitem" | "setdefault" | "update" => return Err(immutable(receiver, name)),
+        "clear" | "fromkeys" | "pop" | "popitem" | "setdefault" | "update" => {
+            return Err(immutable(receiver, name));
+        }
         _ => return Ok(None),
     }))
 }
@@ -194,7 +206,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
     for c in text.chars() {
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = c.is_alphabetic();
     }
     out
@@ -256,14 +272,18 @@ fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
     let mut rest = text;
     while !rest.is_empty() {
         let end = rest.find(|c| {
-            matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+            matches!(
+                c,
+                '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+            )
         });
         let Some(end) = end else {
             lines.push(rest);
             break;
         };
         let (line, after) = rest.split_at(end);
-        let width = if after.starts_with("\r\n") { 2 } else { after.chars().next().map_or(1, char::len_utf8) };
+        let width =
+            if after.starts_with("\r\n") { 2 } else { after.chars().next().map_or(1, char::len_utf8) };
         lines.push(if keep_ends { rest.get(..end + width).unwrap_or(line) } else { line });
         rest = after.get(width..).unwrap_or_default();
     }
@@ -302,7 +322,9 @@ fn pad(state: &State, text: &str, arguments: &Arguments, name: &str) -> Result<V
     };
     let (before, after) = (fill.repeat(left), fill.repeat(missing - left));
     Ok(match (name, text.chars().next()) {
-        ("zfill", Some(sign @ ('+' | '-'))) => [&sign.to_string(), &before, text.get(1..).unwrap_or_default()].concat(),
+        ("zfill", Some(sign @ ('+' | '-'))) => {
+            [&sign.to_string(), &before, text.get(1..).unwrap_or_default()].concat()
+        }
         _ => [&before, text, &after].concat(),
     }
     .into())
@@ -347,12 +369,18 @@ fn string(
             list(split(text, separator.as_ref().and_then(Value::as_str), most, name == "rsplit"))?
         }
         "splitlines" => list(split_lines(text, arguments.flag(0, "keepends")))?,
-        "startswith" => has_affix(text, &arguments.need(0, "prefix")?, name, |text, affix| text.starts_with(affix))?.into(),
-        "endswith" => has_affix(text, &arguments.need(0, "suffix")?, name, |text, affix| text.ends_with(affix))?.into(),
+        "startswith" => {
+            has_affix(text, &arguments.need(0, "prefix")?, name, |text, affix| text.starts_with(affix))?
+                .into()
+        }
+        "endswith" => {
+            has_affix(text, &arguments.need(0, "suffix")?, name, |text, affix| text.ends_with(affix))?.into()
+        }
         "removeprefix" | "removesuffix" => {
             let affix = arguments.need_text(0, "affix")?;
             let affix = affix.as_str().unwrap_or_default();
-            let cut = if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
+            let cut =
+                if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
             cut.unwrap_or(text).into()
         }
         "replace" => {
@@ -394,7 +422,9 @@ fn string(
                     Some(item) => out.push(item)?,
                     None => {
                         let found = type_name(&item);
-                        return Err(error(format!("sequence item {at}: expected str instance, {found} found")));
+                        return Err(error(format!(
+                            "sequence item {at}: expected str instance, {found} found"
+                        )));
                     }
                 }
             }

@@ -17,7 +17,9 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod expression;
 mod filters;
+mod lexer;
 mod methods;
 mod ops;
 mod python;
@@ -144,12 +146,18 @@ impl ChatTemplate {
     pub fn render(&self, input: &RenderInput) -> Result<String> {
         let mut size = Size::default();
         let fields = [Some(&input.messages), input.tools.as_ref(), input.documents.as_ref()];
-        fields.into_iter().flatten().chain(input.variables.values()).try_for_each(|json| size.add(json, 0))?;
+        fields
+            .into_iter()
+            .flatten()
+            .chain(input.variables.values())
+            .try_for_each(|json| size.add(json, 0))?;
         let mut env = self.env.clone();
         let paid = size.bytes.saturating_mul(4).saturating_add(size.values.saturating_mul(400));
         env.set_fuel(Some(input.limits.fuel.saturating_add(paid)));
         let now = input.now;
-        env.add_function("strftime_now", move |format: &str| now.unwrap_or_else(DateTime::now_utc).strftime(format));
+        env.add_function("strftime_now", move |format: &str| {
+            now.unwrap_or_else(DateTime::now_utc).strftime(format)
+        });
 
         let mut variables: Vec<(String, Value)> = vec![
             ("messages".into(), from_json(&input.messages)),
@@ -158,11 +166,14 @@ impl ChatTemplate {
             ("add_generation_prompt".into(), Value::from(input.add_generation_prompt)),
         ];
         let tokens = [("bos_token", &input.bos_token), ("eos_token", &input.eos_token)];
-        variables.extend(tokens.into_iter().filter_map(|(name, token)| Some((name.into(), token.as_deref()?.into()))));
+        variables.extend(
+            tokens.into_iter().filter_map(|(name, token)| Some((name.into(), token.as_deref()?.into()))),
+        );
         variables.extend(input.variables.iter().map(|(name, value)| (name.clone(), from_json(value))));
 
         let room = usize::try_from(size.bytes.saturating_mul(16)).unwrap_or(usize::MAX);
-        let mut out = BoundedOutput { text: Vec::new(), left: input.limits.output_bytes.saturating_add(room) };
+        let mut out =
+            BoundedOutput { text: Vec::new(), left: input.limits.output_bytes.saturating_add(room) };
         let template = env.get_template(NAME).map_err(|error| failure(&error))?;
         match template.render_captured_to(Value::from_pairs(variables), &mut out) {
             Ok(_) => {}
@@ -175,9 +186,7 @@ impl ChatTemplate {
     /// Whether the text of a system message appears in the render of a conversation that starts with one.
     pub fn supports_system(&self) -> bool {
         const MARK: &str = "gristmill-system-probe";
-        let messages = |content: fn(&str) -> Json| {
-            json!([{"role": "system", "content": content(MARK)}, {"role": "user", "content": content("Hi")}])
-        };
+        let messages = |content: fn(&str) -> Json| json!([{"role": "system", "content": content(MARK)}, {"role": "user", "content": content("Hi")}]);
         self.probe(messages, None, MARK)
     }
 
@@ -270,7 +279,9 @@ fn from_json(json: &Json) -> Value {
         },
         Json::String(text) => text.as_str().into(),
         Json::Array(items) => items.iter().map(from_json).collect(),
-        Json::Object(pairs) => Value::from_pairs(pairs.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
+        Json::Object(pairs) => {
+            Value::from_pairs(pairs.iter().map(|(key, value)| (key.as_str(), from_json(value))))
+        }
     }
 }
 

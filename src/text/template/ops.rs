@@ -154,7 +154,9 @@ fn arithmetic(op: &str, a: &Value, b: &Value) -> Result<Value, Error> {
             "//" => a.checked_div(b).map(|q| if a % b != 0 && (a < 0) != (b < 0) { q - 1 } else { q }),
             _ => a.checked_rem(b).map(|r| if r != 0 && (r < 0) != (b < 0) { r + b } else { r }),
         };
-        return result.map(integer).ok_or_else(|| limit(format!("the result of `{op}` does not fit 128 bits")));
+        return result
+            .map(integer)
+            .ok_or_else(|| limit(format!("the result of `{op}` does not fit 128 bits")));
     }
     let (a, b) = (left.float(), right.float());
     let remainder = || {
@@ -192,7 +194,9 @@ pub(super) fn format(
     };
     let digits = template.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or_default();
     let dynamic = template.contains('*') || template.contains(":{") || template.contains(">{");
-    if digits > 4 || (dynamic && arguments.iter().any(|value| value.as_i64().is_some_and(|n| n.abs() > WIDEST))) {
+    if digits > 4
+        || (dynamic && arguments.iter().any(|value| value.as_i64().is_some_and(|n| n.abs() > WIDEST)))
+    {
         return Err(limit(format!("a format string asks for a width past {WIDEST}")));
     }
     let places = template.bytes().filter(|b| matches!(b, b'%' | b'{')).count();
@@ -357,15 +361,16 @@ fn engine_map(value: &Value) -> bool {
     is_engine_object(value, "Namespace") || is_engine_object(value, "Loop")
 }
 
-/// Checks a value that goes into a namespace, which must hold no namespace: a ring would never be freed.
-fn stored(value: Value) -> Result<Value, Error> {
+/// Checks a value that goes into a namespace, the one thing that lives on from one iteration to the next: as
+/// [`built`] does, for filters build containers too, and that it holds no namespace, as a ring would never be freed.
+fn stored(state: &State, value: Value) -> Result<Value, Error> {
     fn holds_namespace(value: &Value, budget: &mut usize) -> bool {
         *budget = budget.saturating_sub(1);
         match value.kind() {
             _ if *budget == 0 => false,
-            ValueKind::Seq => value
-                .try_iter()
-                .is_ok_and(|mut items| items.any(|item| holds_namespace(&item, budget))),
+            ValueKind::Seq => {
+                value.try_iter().is_ok_and(|mut items| items.any(|item| holds_namespace(&item, budget)))
+            }
             ValueKind::Map => {
                 engine_map(value)
                     || value
@@ -376,7 +381,8 @@ fn stored(value: Value) -> Result<Value, Error> {
             _ => false,
         }
     }
-    // A value without engine objects costs its size; the bound keeps a large one from costing it again and again.
+    let value = built(state, value)?;
+    // the bound keeps a large value from costing its size twice
     if holds_namespace(&value, &mut 10_000) {
         return Err(error("a namespace cannot hold a namespace or a loop"));
     }

@@ -230,7 +230,12 @@ pub(super) struct JsonStyle {
 }
 
 /// Writes `json.dumps(value)`.
-pub(super) fn write_json(out: &mut Text, value: &Value, style: &JsonStyle, depth: usize) -> Result<(), Error> {
+pub(super) fn write_json(
+    out: &mut Text,
+    value: &Value,
+    style: &JsonStyle,
+    depth: usize,
+) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(limit(format!("a value nests more than {MAX_DEPTH} deep")));
     }
@@ -268,7 +273,12 @@ pub(super) fn write_json(out: &mut Text, value: &Value, style: &JsonStyle, depth
                 let name = match key.kind() {
                     ValueKind::String => key.as_str().unwrap_or_default().to_owned(),
                     ValueKind::None | ValueKind::Bool | ValueKind::Number => json_scalar(&key)?,
-                    _ => return Err(error(format!("keys of JSON objects must be strings, not {}", type_name(&key)))),
+                    _ => {
+                        return Err(error(format!(
+                            "keys of JSON objects must be strings, not {}",
+                            type_name(&key)
+                        )));
+                    }
                 };
                 out.push(&json_string(&name, style.ensure_ascii))?;
                 out.push(&style.key_separator)?;
