@@ -1,0 +1,3 @@
+//! What a model is made of: the file that holds it.
+
+pub mod file;
