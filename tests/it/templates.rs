@@ -212,22 +212,11 @@ fn hostile_templates_end_soon_in_a_typed_error() {
         let started = std::time::Instant::now();
         let found = outcome(&source);
         let took = started.elapsed();
-        if took.as_millis() > 200 {
-            eprintln!("SLOW {took:?} {}", source.chars().take(150).collect::<String>());
-        }
         let shown: String = source.chars().take(120).collect();
         if found != expected || took.as_secs() >= 5 {
             wrong.push(format!("{shown}: {found} after {took:?}, expected {expected}"));
         }
     }
-    eprintln!(
-        "MEM {}",
-        std::fs::read_to_string("/proc/self/status")
-            .unwrap()
-            .lines()
-            .find(|l| l.starts_with("VmHWM"))
-            .unwrap()
-    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -286,7 +275,7 @@ fn probes_tell_what_a_template_takes() {
     let qwen = load("Qwen-Qwen3-0.6B");
     assert!(qwen.supports_system() && qwen.supports_tools());
     assert_eq!(qwen.generation_prompt().as_deref(), Some("<|im_start|>assistant\n"));
-    // Jinja has None where llama.cpp's `none` iterates over nothing; templates written for it expect that
+    // jinja2 refuses to iterate over None; here it is empty, as a template without tools is better rendered
     let lenient = ChatTemplate::new("{% for tool in tools %}{{ tool }}{% endfor %}.").unwrap();
     assert_eq!(lenient.render(&RenderInput::new(serde_json::json!([]))).unwrap(), ".");
 }

@@ -52,7 +52,10 @@ pub(super) fn rewrite(source: &str) -> Parsed<String> {
                         _ => {}
                     }
                     if branches.len() + branches.iter().sum::<usize>() > MAX_BRANCHES {
-                        return fail(line, format!("`if`s and their branches nest more than {MAX_BRANCHES} deep"));
+                        return fail(
+                            line,
+                            format!("`if`s and their branches nest more than {MAX_BRANCHES} deep"),
+                        );
                     }
                     used
                 }
