@@ -2,7 +2,7 @@
 //!
 //! transformers renders with jinja2 in an immutable sandbox (`trim_blocks`, `lstrip_blocks`, loop controls,
 //! `{% generation %}`, its own `tojson`, `raise_exception` and `strftime_now`). Here minijinja does, and what differs
-//! between the two is made equal: [`source`] rewrites operators and method calls into filters, and the other files
+//! between the two is made equal: `source.rs` rewrites operators and method calls into filters, and the other files
 //! define those as Python does. A template comes from a file that nobody vouched for, so every render has a bound on
 //! its work, its memory, its output and its depth; what exceeds one ends in [`Error::TemplateLimit`].
 //!
