@@ -404,7 +404,37 @@ pub enum Error {
     // ---- text: tokenizers
 
     // ---- text: templates
+    /// A chat template does not parse.
+    #[error("the chat template does not parse: line {line}: {what}")]
+    TemplateSyntax {
+        /// The line of the template, from 1.
+        line: usize,
+        /// What was expected and what was found.
+        what: String,
+    },
 
+    /// A chat template called `raise_exception`: it does not take such a conversation. The message is its own.
+    #[error("the chat template refuses this conversation: {message}")]
+    TemplateRefused {
+        /// The template's words.
+        message: String,
+    },
+
+    /// A chat template read something that was not given, or did to a value what its type does not allow.
+    #[error("the chat template fails at line {line}: {what}")]
+    TemplateFailed {
+        /// The line of the template, from 1; 0 where it is not known.
+        line: usize,
+        /// What went wrong there.
+        what: String,
+    },
+
+    /// A chat template, or its input, exceeds a bound that keeps hostile templates in check.
+    #[error("the chat template was stopped: {what}; if it is trusted, raise `RenderInput::limits`")]
+    TemplateLimit {
+        /// Which bound.
+        what: String,
+    },
     // ---- generate
     /// An option is outside its range.
     #[error("the option `{option}` must be {expected}, found {found}")]

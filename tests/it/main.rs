@@ -8,3 +8,4 @@ mod gguf;
 mod goldens;
 mod logits;
 mod sampler;
+mod templates;
