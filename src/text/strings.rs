@@ -1,42 +1,8 @@
-//! Many short byte strings in one buffer, and a table that finds them again.
+//! A hash table that finds the strings of a vocabulary.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Byte strings end to end, numbered from 0.
-#[derive(Default)]
-pub(super) struct Texts {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Texts {
-    /// Room for `count` strings of `bytes` bytes together.
-    pub fn with_capacity(count: usize, bytes: usize) -> Texts {
-        Texts { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(count) }
-    }
-
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Adds a string; `None` where the buffer would outgrow 4 GiB.
-    pub fn push(&mut self, text: &[u8]) -> Option<u32> {
-        let end = u32::try_from(self.bytes.len() + text.len()).ok()?;
-        let id = u32::try_from(self.ends.len()).ok()?;
-        self.bytes.extend_from_slice(text);
-        self.ends.push(end);
-        Some(id)
-    }
-
-    /// The string of that number, or nothing.
-    #[inline]
-    pub fn get(&self, id: u32) -> Option<&[u8]> {
-        let id = id as usize;
-        let end = *self.ends.get(id)? as usize;
-        let start = id.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).map(|&e| e as usize))?;
-        self.bytes.get(start..end)
-    }
-}
+use crate::gguf::Strings;
 
 /// The 64-bit seeded multiply-and-fold hash of the tables here.
 ///
@@ -76,7 +42,7 @@ impl Hash {
     }
 }
 
-/// Finds the number of a string of a [`Texts`]: open addressing over hash tags and numbers.
+/// Finds the number of a string among [`Strings`]: open addressing over hash tags and numbers.
 pub(super) struct Index {
     hash: Hash,
     /// `tag << 32 | number + 1`, or 0.
@@ -92,14 +58,14 @@ impl Index {
 
     /// The number of `text` in `texts`.
     #[inline]
-    pub fn get(&self, text: &[u8], texts: &Texts) -> Option<u32> {
+    pub fn get(&self, text: &[u8], texts: &Strings) -> Option<u32> {
         let hash = self.hash.bytes(text);
         let at = self.find(hash, text, texts);
         (self.slots.get(at).copied().unwrap_or(0) as u32).checked_sub(1)
     }
 
     /// Stores `id` as the number of `text`; returns the number that it takes the place of.
-    pub fn insert(&mut self, text: &[u8], id: u32, texts: &Texts) -> Option<u32> {
+    pub fn insert(&mut self, text: &[u8], id: u32, texts: &Strings) -> Option<u32> {
         if self.used * 2 >= self.slots.len() {
             self.grow(texts);
         }
@@ -114,23 +80,23 @@ impl Index {
 
     /// The slot that holds `text` or the free one where it belongs; one is always free.
     #[inline]
-    fn find(&self, hash: u64, text: &[u8], texts: &Texts) -> usize {
+    fn find(&self, hash: u64, text: &[u8], texts: &Strings) -> usize {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         while let Some(&slot) = self.slots.get(at)
             && slot != 0
-            && !(slot >> 32 == hash >> 32 && texts.get(slot as u32 - 1) == Some(text))
+            && !(slot >> 32 == hash >> 32 && texts.get(slot as u32 as usize - 1) == Some(text))
         {
             at = (at + 1) & mask;
         }
         at
     }
 
-    fn grow(&mut self, texts: &Texts) {
+    fn grow(&mut self, texts: &Strings) {
         let old = std::mem::take(&mut self.slots);
         self.slots = vec![0; old.len() * 2];
         for slot in old.into_iter().filter(|&slot| slot != 0) {
-            let text = texts.get(slot as u32 - 1).unwrap_or_default();
+            let text = texts.get(slot as u32 as usize - 1).unwrap_or_default();
             let at = self.find(self.hash.bytes(text), text, texts);
             if let Some(free) = self.slots.get_mut(at) {
                 *free = slot;
@@ -145,19 +111,18 @@ mod tests {
 
     #[test]
     fn strings_are_found_again() {
-        let (mut texts, mut index) = (Texts::default(), Index::with_capacity(0));
+        let (mut texts, mut index) = (Strings::new(), Index::with_capacity(0));
         for i in 0..1000u32 {
             let text = format!("{i:x}").repeat(i as usize % 5);
-            let id = texts.push(text.as_bytes()).unwrap();
-            index.insert(text.as_bytes(), id, &texts);
+            texts.push(&text);
+            index.insert(text.as_bytes(), i, &texts);
         }
         for i in 0..1000u32 {
             let text = format!("{i:x}").repeat(i as usize % 5);
             let found = index.get(text.as_bytes(), &texts).unwrap();
-            assert_eq!(texts.get(found).unwrap(), text.as_bytes());
+            assert_eq!(texts.get(found as usize).unwrap(), text.as_bytes());
             assert!(found >= i, "the later of two equal strings stays");
         }
         assert_eq!(index.get(b"no such string", &texts), None);
-        assert_eq!(texts.get(1000), None);
     }
 }

@@ -4,3 +4,4 @@
 //! `tests/data` always run.
 
 mod goldens;
+mod tokenizers;
