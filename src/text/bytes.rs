@@ -1,6 +1,10 @@
 //! GPT-2's spelling of bytes as printable characters, in which byte-level vocabularies are written.
 
 /// The character that spells each byte: itself where it is printable Latin-1, else one from U+0100 on.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which would refuse an index out of range"
+)]
 const CHARS: [char; 256] = {
     let mut chars = ['\0'; 256];
     let (mut byte, mut moved) = (0, 0);
@@ -20,6 +24,10 @@ const CHARS: [char; 256] = {
 };
 
 /// The bytes that the characters from U+0100 to U+0143 spell.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which would refuse an index out of range"
+)]
 const MOVED: [u8; 68] = {
     let mut moved = [0; 68];
     let mut byte = 0;

@@ -3,7 +3,7 @@
 //! A split is a list of ends: each piece reaches from the end before it to its own. The hand-written splitters follow
 //! llama.cpp's, which differ from the regexes that they stand for in corners; so do these.
 
-use regex_automata::meta::Regex;
+use regex_automata::meta::{BuildError, Regex};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 
@@ -36,7 +36,7 @@ enum Compiled {
 
 impl Splitter {
     /// Compiles the patterns; they are our own, so that an error is a fault of this file.
-    pub fn new(stages: &[Stage]) -> Result<Splitter, regex_automata::meta::BuildError> {
+    pub fn new(stages: &[Stage]) -> Result<Splitter, Box<BuildError>> {
         let stages = stages.iter().map(|&stage| {
             Ok(match stage {
                 Stage::Gpt2 => Compiled::Hand(gpt2),
@@ -47,10 +47,10 @@ impl Splitter {
                 Stage::Classes(alternatives, spaces) => {
                     Compiled::Classes(class_regex(alternatives, spaces)?, spaces)
                 }
-                Stage::Chars(pattern) => Compiled::Chars(Regex::new(pattern)?),
+                Stage::Chars(pattern) => Compiled::Chars(Regex::new(pattern).map_err(Box::new)?),
             })
         });
-        Ok(Splitter { stages: stages.collect::<Result<_, _>>()? })
+        Ok(Splitter { stages: stages.collect::<Result<_, Box<BuildError>>>()? })
     }
 
     /// Splits `text`, which must be shorter than 4 GiB: the ends of the words go to `ends`.
@@ -147,7 +147,7 @@ const CATEGORIES: [(&str, &str); 7] = [
 ];
 
 /// Compiles alternatives over class bytes. Pattern 0 is the alternatives; pattern 1, where there is one, whitespace.
-fn class_regex(alternatives: &[&str], spaces: Spaces) -> Result<Regex, regex_automata::meta::BuildError> {
+fn class_regex(alternatives: &[&str], spaces: Spaces) -> Result<Regex, Box<BuildError>> {
     let joined = alternatives.join("|");
     let (mut pattern, mut rest, mut inside) = (String::new(), joined.as_str(), false);
     while let Some(c) = rest.chars().next() {
@@ -175,6 +175,7 @@ fn class_regex(alternatives: &[&str], spaces: Spaces) -> Result<Regex, regex_aut
         .syntax(syntax::Config::new().unicode(false).utf8(false))
         .configure(Regex::config().utf8_empty(false))
         .build_many(patterns.get(..used).unwrap_or_default())
+        .map_err(Box::new)
 }
 
 fn split_classes(regex: &Regex, spaces: Spaces, text: &[u8], ends: &mut Vec<u32>) {

@@ -94,7 +94,12 @@ impl Trie {
     /// How many bytes of `text` some key begins with, whether or not a key ends there.
     pub fn common_prefix(&self, text: &[u8]) -> usize {
         let mut node = ROOT;
-        text.iter().map_while(|&byte| Some(node = self.child(node, byte)?)).count()
+        text.iter()
+            .map_while(|&byte| {
+                node = self.child(node, byte)?;
+                Some(node)
+            })
+            .count()
     }
 }
 
