@@ -402,7 +402,78 @@ pub enum Error {
         what: &'static str,
     },
     // ---- text: tokenizers
-
+    /// The file's kind of tokenizer is not known.
+    #[error(
+        "tokenizer.ggml.model is {model:?}; expected one of {known}. Without a tokenizer of a known kind the model can only \
+         be given token ids"
+    )]
+    TokenizerKind {
+        /// What the file says.
+        model: String,
+        /// The kinds that are known.
+        known: String,
+    },
+    /// The file's pre-tokenizer, or the one that the caller named, is not known.
+    #[error(
+        "the pre-tokenizer {name:?} is not known; expected one of {known}. To use one of these instead, name it in \
+         TokenizerOptions::pre"
+    )]
+    PreTokenizerUnknown {
+        /// What the file or the caller says.
+        name: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// A pattern of a pre-tokenizer cannot be compiled: a fault of this library.
+    #[error("the pattern of the pre-tokenizer {name:?} cannot be compiled: {reason}")]
+    PreTokenizerPattern {
+        /// The pre-tokenizer.
+        name: String,
+        /// What the regex compiler said.
+        reason: String,
+    },
+    /// An array of the tokenizer has the wrong length.
+    #[error("{key} has {found} elements; expected {expected}")]
+    TokenizerArrayLength {
+        /// The key of the array.
+        key: &'static str,
+        /// How many elements were expected.
+        expected: String,
+        /// How many there are.
+        found: usize,
+    },
+    /// The table of replacements of a unigram tokenizer is damaged.
+    #[error("tokenizer.ggml.precompiled_charsmap is damaged: {reason}")]
+    TokenizerCharsmap {
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The tokenizer needs a special token that the file does not name.
+    #[error(
+        "the tokenizer needs its {part} token; expected its id under {key}, and found no id of the vocabulary"
+    )]
+    TokenizerMissingToken {
+        /// What the token is for, such as `BOS`.
+        part: &'static str,
+        /// The key that should name it.
+        key: &'static str,
+    },
+    /// The vocabulary has no way to spell a byte.
+    #[error(
+        "the vocabulary has no token for the byte 0x{byte:02X}, nor one for unknown text; expected <0x{byte:02X}>"
+    )]
+    TokenizerMissingByte {
+        /// The byte.
+        byte: u8,
+    },
+    /// A text is too long to tokenize at once.
+    #[error("the text has {len} bytes; expected at most {limit}. Tokenize it in parts")]
+    TextTooLong {
+        /// Bytes of the text.
+        len: usize,
+        /// The greatest number of bytes.
+        limit: usize,
+    },
     // ---- text: templates
     /// A chat template does not parse.
     #[error("the chat template does not parse: line {line}: {what}")]

@@ -9,3 +9,4 @@ mod goldens;
 mod logits;
 mod sampler;
 mod templates;
+mod tokenizers;
