@@ -1,6 +1,8 @@
 //! Runs quantized GGUF language models.
 
 mod error;
+#[cfg(feature = "ggml")]
+pub mod ggml;
 pub mod gguf;
 pub mod text;
 

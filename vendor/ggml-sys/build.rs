@@ -40,7 +40,8 @@ fn say(line: &str) {
 
 fn build() -> Result<()> {
     say("cargo::rustc-check-cfg=cfg(ggml_from_source)");
-    for name in ["GGML_SYS_SYSTEM", "GGML_SYS_SOURCE", "GGML_SYS_CFLAGS", "LIBCLANG_PATH", "PKG_CONFIG_PATH"] {
+    for name in ["GGML_SYS_SYSTEM", "GGML_SYS_SOURCE", "GGML_SYS_CFLAGS", "LIBCLANG_PATH", "PKG_CONFIG_PATH"]
+    {
         say(&format!("cargo::rerun-if-env-changed={name}"));
     }
     say("cargo::rerun-if-changed=build.rs");
@@ -116,7 +117,8 @@ impl Tree {
             "Run `cargo fetch --locked` once, which downloads the package {CARRIER} that carries ggml's source; or set \
              GGML_SYS_SOURCE to a source tree of ggml or llama.cpp; or set GGML_SYS_SYSTEM=1 to use an installed ggml"
         );
-        let package = carrier().map_err(|error| format!("ggml's source is not at hand: {error}\n{advice}"))?;
+        let package =
+            carrier().map_err(|error| format!("ggml's source is not at hand: {error}\n{advice}"))?;
         Self::inside(&package)
             .ok_or_else(|| format!("{} carries no ggml source.\n{advice}", package.display()).into())
     }
@@ -204,8 +206,16 @@ impl Tree {
     }
 
     /// Compiles `files` as C11 and C++17 and links them: one static library for each language.
-    fn library(&self, name: &str, files: &[PathBuf], flags: &[String], generic: bool, out: &Path) -> Result<()> {
-        let (c, cpp): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.extension().is_some_and(|e| e == "c"));
+    fn library(
+        &self,
+        name: &str,
+        files: &[PathBuf],
+        flags: &[String],
+        generic: bool,
+        out: &Path,
+    ) -> Result<()> {
+        let (c, cpp): (Vec<_>, Vec<_>) =
+            files.iter().partition(|file| file.extension().is_some_and(|e| e == "c"));
         // The two halves of a library call each other: they are compiled apart and archived together.
         let objects = self.compiler(flags, generic, out, false).files(c).try_compile_intermediates()?;
         self.compiler(flags, generic, out, true).files(cpp).objects(objects).try_compile(name)?;
@@ -263,7 +273,8 @@ fn cpu_flags() -> Result<Vec<String>> {
     }
     let native = variable("HOST")? == variable("TARGET")?;
     let rust_flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let named = rust_flags.rsplit('\x1f').find_map(|flag| flag.rsplit_once("target-cpu=")).map(|(_, cpu)| cpu);
+    let named =
+        rust_flags.rsplit('\x1f').find_map(|flag| flag.rsplit_once("target-cpu=")).map(|(_, cpu)| cpu);
     let arm = matches!(variable("CARGO_CFG_TARGET_ARCH")?.as_str(), "arm" | "aarch64");
     let option = if arm { "-mcpu" } else { "-march" };
     Ok(match named {
@@ -280,10 +291,12 @@ fn bind(out: &Path, flags: &[String]) -> Result<()> {
     // bindgen panics where it finds no libclang: loading it first gives an error that can say what to do.
     let panic_free = std::panic::catch_unwind(|| bindgen::clang_version().full);
     if panic_free.is_err() {
-        return Err("bindgen finds no libclang, with which it reads ggml's headers: install it (Debian, Ubuntu: \
+        return Err(
+            "bindgen finds no libclang, with which it reads ggml's headers: install it (Debian, Ubuntu: \
                     `apt-get install libclang-dev`; Fedora: `dnf install clang-devel`; macOS: `xcode-select \
                     --install`), or set LIBCLANG_PATH to the folder that holds it"
-            .into());
+                .into(),
+        );
     }
     bindgen::Builder::default()
         .header("wrapper.h")
@@ -292,8 +305,8 @@ fn bind(out: &Path, flags: &[String]) -> Result<()> {
         .allowlist_item("(ggml|gguf|GGML|GGUF)_.*")
         .allowlist_item("(de)?quantize_.*|block_.*|QK.*")
         .prepend_enum_name(false)
-        // The functions through which the abort callback may unwind.
-        .override_abi(bindgen::Abi::CUnwind, "ggml_quantize_chunk|ggml_abort_callback_t")
+        // The abort callback may leave a failed assertion by unwinding through any of them.
+        .override_abi(bindgen::Abi::CUnwind, ".*")
         .generate_comments(false)
         .generate()
         .map_err(|error| format!("bindgen cannot read ggml's headers: {error}"))?
