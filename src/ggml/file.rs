@@ -1,6 +1,7 @@
 //! GGUF files as ggml reads and writes them.
 
 use std::ffi::{CStr, CString, c_char};
+use std::ops::Range;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
@@ -9,41 +10,20 @@ use gristmill_kernels::quant::GgmlType;
 
 use super::rows::{Readable, aligned};
 use super::{capture, check_len, row_bytes, signed, traits};
+use crate::gguf::{Array, Metadata, Strings, Value};
 use crate::{Error, Result};
 
-/// A metadata value.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the variants are GGUF's types by their Rust names")]
-pub enum Value {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    U64(u64),
-    I64(i64),
-    F64(f64),
-    String(String),
-    /// Values of one type. ggml has no arrays of arrays.
-    Array(Vec<Value>),
-}
-
-/// What a file says of a tensor.
+/// What ggml makes of a tensor's entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     /// Its name.
     pub name: String,
     /// Its ggml type id.
     pub type_id: u32,
-    /// Its dimensions, the row length first, filled up with ones.
-    pub shape: [u64; 4],
-    /// Where its data begins, counted from the beginning of the data section.
-    pub offset: u64,
-    /// Bytes of its data.
-    pub bytes: usize,
+    /// Its sizes in ggml's order, the row length first, filled up with ones.
+    pub ne: [usize; 4],
+    /// Where its bytes lie, from the beginning of the file.
+    pub range: Range<u64>,
 }
 
 /// The header of a GGUF file, read by ggml.
@@ -119,15 +99,19 @@ impl File {
     }
 
     /// All keys and values, in the order of the file. A string with a zero byte is cut there, by ggml.
-    pub fn metadata(&self) -> Vec<(String, Value)> {
+    pub fn metadata(&self) -> Metadata {
         let header = self.header();
         // SAFETY: the header is alive.
         let count = unsafe { sys::gguf_get_n_kv(header) };
-        let read = |id| {
-            // SAFETY: the id is below the count of keys, and `value` asks only for what the key holds.
-            unsafe { Some((text(sys::gguf_get_key(header, id)), value(header, id)?)) }
-        };
-        (0..count).filter_map(read).collect()
+        let mut metadata = Metadata::new();
+        for id in 0..count {
+            // SAFETY: the id is below the count of keys.
+            let (key, value) = unsafe { (bytes(sys::gguf_get_key(header, id)), value(header, id)) };
+            if let Some(value) = value {
+                metadata.set(&String::from_utf8_lossy(key), value);
+            }
+        }
+        metadata
     }
 
     /// All tensors, in the order of the file.
@@ -135,17 +119,25 @@ impl File {
         let header = self.header();
         // SAFETY: the header is alive.
         let count = unsafe { sys::gguf_get_n_tensors(header) };
+        let data = self.data_offset();
         let read = |id| {
-            // SAFETY: the id is below the count of tensors; ggml gives a pointer to GGML_MAX_DIMS = 4 dimensions.
-            unsafe {
-                let shape = sys::gguf_get_tensor_ne(header, id).cast::<[i64; 4]>().read();
-                Tensor {
-                    name: text(sys::gguf_get_tensor_name(header, id)),
-                    type_id: sys::gguf_get_tensor_type(header, id),
-                    shape: shape.map(i64::cast_unsigned),
-                    offset: sys::gguf_get_tensor_offset(header, id) as u64,
-                    bytes: sys::gguf_get_tensor_size(header, id),
-                }
+            // SAFETY: the id is below the count of tensors; ggml gives a pointer to GGML_MAX_DIMS = 4 sizes.
+            let (ne, name, type_id, offset, size) = unsafe {
+                (
+                    sys::gguf_get_tensor_ne(header, id).cast::<[i64; 4]>().read(),
+                    bytes(sys::gguf_get_tensor_name(header, id)),
+                    sys::gguf_get_tensor_type(header, id),
+                    sys::gguf_get_tensor_offset(header, id),
+                    sys::gguf_get_tensor_size(header, id),
+                )
+            };
+            let start = data.saturating_add(offset);
+            Tensor {
+                name: String::from_utf8_lossy(name).into_owned(),
+                type_id,
+                // ggml refuses negative sizes.
+                ne: ne.map(|size| usize::try_from(size).unwrap_or(0)),
+                range: start as u64..start.saturating_add(size) as u64,
             }
         };
         (0..count).map(read).collect()
@@ -155,7 +147,7 @@ impl File {
 /// Makes the functions that take a value apart by GGUF's types, of which each has its own function in ggml.
 macro_rules! scalars {
     ($($variant:ident $type:ty, $id:ident, $get:ident, $set:ident;)*) => {
-        /// The value of a key.
+        /// The value of a key; `None` for a type that this library does not know.
         ///
         /// # Safety
         /// The header is alive and has a key of this id.
@@ -167,20 +159,20 @@ macro_rules! scalars {
                     $(sys::$id => Value::$variant(sys::$get(header, id)),)*
                     // A file may hold any byte for a bool; a Rust bool may not.
                     sys::GGUF_TYPE_BOOL => Value::Bool(sys::gguf_get_val_data(header, id).cast::<u8>().read() != 0),
-                    sys::GGUF_TYPE_STRING => Value::String(text(sys::gguf_get_val_str(header, id))),
+                    sys::GGUF_TYPE_STRING => Value::String(bytes(sys::gguf_get_val_str(header, id)).to_vec()),
                     sys::GGUF_TYPE_ARRAY => {
                         let len = sys::gguf_get_arr_n(header, id);
                         Value::Array(match sys::gguf_get_arr_type(header, id) {
-                            sys::GGUF_TYPE_STRING => (0..len)
-                                .map(|i| Value::String(text(sys::gguf_get_arr_str(header, id, i))))
-                                .collect(),
+                            sys::GGUF_TYPE_STRING => Array::String(Strings::from_iter(
+                                (0..len).map(|i| bytes(sys::gguf_get_arr_str(header, id, i))),
+                            )),
                             sys::GGUF_TYPE_BOOL => {
                                 let data = sys::gguf_get_arr_data(header, id).cast::<u8>();
-                                (0..len).map(|i| Value::Bool(data.add(i).read() != 0)).collect()
+                                Array::Bool((0..len).map(|i| data.add(i).read() != 0).collect())
                             }
                             $(sys::$id => {
                                 let data = sys::gguf_get_arr_data(header, id).cast::<$type>();
-                                (0..len).map(|i| Value::$variant(data.add(i).read_unaligned())).collect()
+                                Array::$variant((0..len).map(|i| data.add(i).read_unaligned()).collect())
                             })*
                             _ => return None,
                         })
@@ -195,48 +187,31 @@ macro_rules! scalars {
         /// # Safety
         /// The header is alive, and the call is guarded: ggml asserts what it asks of reserved keys.
         unsafe fn set(header: *mut sys::gguf_context, key: &CStr, value: &Value) -> Result<()> {
-            let mixed = || Error::Ggml {
-                operation: "set an array",
-                message: "its values are not all scalars or all strings of one type".to_owned(),
-            };
+            let key = key.as_ptr();
             // SAFETY: the key ends in a zero byte. ggml copies what it is given: a scalar, a string that ends in a zero
-            // byte, or as many values as the slice has.
+            // byte, or as many values as the array has.
             unsafe {
                 match value {
-                    $(Value::$variant(value) => sys::$set(header, key.as_ptr(), *value),)*
-                    Value::Bool(value) => sys::gguf_set_val_bool(header, key.as_ptr(), *value),
-                    Value::String(value) => {
-                        sys::gguf_set_val_str(header, key.as_ptr(), to_c(value)?.as_ptr());
-                    }
-                    Value::Array(values) => match values.first() {
-                        $(Some(Value::$variant(_)) => {
-                            let values: Vec<$type> = values
-                                .iter()
-                                .map(|value| match value { Value::$variant(value) => Ok(*value), _ => Err(mixed()) })
-                                .collect::<Result<_>>()?;
-                            let data = values.as_ptr().cast();
-                            sys::gguf_set_arr_data(header, key.as_ptr(), sys::$id, data, values.len());
+                    $(Value::$variant(value) => sys::$set(header, key, *value),)*
+                    Value::Bool(value) => sys::gguf_set_val_bool(header, key, *value),
+                    Value::String(value) => sys::gguf_set_val_str(header, key, to_c(value)?.as_ptr()),
+                    Value::Array(array) => match array {
+                        $(Array::$variant(values) => {
+                            sys::gguf_set_arr_data(header, key, sys::$id, values.as_ptr().cast(), values.len());
                         })*
-                        Some(Value::Bool(_)) => {
-                            let values: Vec<u8> = values
-                                .iter()
-                                .map(|value| match value { Value::Bool(value) => Ok(u8::from(*value)), _ => Err(mixed()) })
-                                .collect::<Result<_>>()?;
+                        Array::Bool(values) => {
+                            // A Rust bool is the byte 0 or 1, which is how ggml holds it.
                             let data = values.as_ptr().cast();
-                            sys::gguf_set_arr_data(header, key.as_ptr(), sys::GGUF_TYPE_BOOL, data, values.len());
+                            sys::gguf_set_arr_data(header, key, sys::GGUF_TYPE_BOOL, data, values.len());
                         }
-                        Some(Value::String(_)) => {
-                            let values: Vec<CString> = values
-                                .iter()
-                                .map(|value| match value { Value::String(value) => to_c(value), _ => Err(mixed()) })
-                                .collect::<Result<_>>()?;
+                        Array::String(values) => {
+                            let values: Vec<CString> = values.iter().map(to_c).collect::<Result<_>>()?;
                             let mut pointers: Vec<*const c_char> = values.iter().map(|value| value.as_ptr()).collect();
-                            sys::gguf_set_arr_str(header, key.as_ptr(), pointers.as_mut_ptr(), pointers.len());
+                            sys::gguf_set_arr_str(header, key, pointers.as_mut_ptr(), pointers.len());
                         }
-                        Some(Value::Array(_)) => return Err(mixed()),
-                        None => {
-                            let nothing = ptr::NonNull::<u8>::dangling().as_ptr().cast_const().cast();
-                            sys::gguf_set_arr_data(header, key.as_ptr(), sys::GGUF_TYPE_UINT8, nothing, 0);
+                        Array::Array(_) => {
+                            let message = "it has no arrays of arrays".to_owned();
+                            return Err(Error::Ggml { operation: "set a key", message });
                         }
                     },
                 }
@@ -259,19 +234,20 @@ scalars! {
     F64 f64, GGUF_TYPE_FLOAT64, gguf_get_val_f64, gguf_set_val_f64;
 }
 
-/// A copy of a string of ggml's.
+/// A string of ggml's.
 ///
 /// # Safety
-/// The text ends in a zero byte.
-unsafe fn text(text: *const c_char) -> String {
+/// The text ends in a zero byte and stays as it is for as long as the slice is used.
+unsafe fn bytes<'t>(text: *const c_char) -> &'t [u8] {
     // SAFETY: what the caller promises.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }.to_bytes()
 }
 
-fn to_c(text: &str) -> Result<CString> {
+fn to_c(text: impl AsRef<[u8]>) -> Result<CString> {
+    let text = text.as_ref();
     CString::new(text).map_err(|_| Error::Ggml {
         operation: "take a string",
-        message: format!("{text:?} holds a zero byte, at which C would end it"),
+        message: format!("{:?} holds a zero byte, at which C would end it", String::from_utf8_lossy(text)),
     })
 }
 
@@ -302,10 +278,10 @@ impl<'a> FileBuilder<'a> {
         Ok(Self { header, tensors: Vec::new() })
     }
 
-    /// Sets a key. An empty array becomes one of bytes.
+    /// Sets a key.
     ///
     /// # Errors
-    /// A zero byte in a string, an array of mixed types or of arrays, or a reserved key with a value that ggml
+    /// A zero byte in a string, an array of arrays, or a reserved key with a value that ggml
     /// refuses, such as an alignment that is no power of two.
     pub fn set(&mut self, key: &str, value: &Value) -> Result<()> {
         let key = to_c(key)?;

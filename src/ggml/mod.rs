@@ -33,7 +33,7 @@ use gristmill_kernels::quant::GgmlType;
 
 use crate::{Error, Result};
 
-pub use file::{File, FileBuilder, Tensor, Value};
+pub use file::{File, FileBuilder, Tensor};
 pub use product::{Threads, Weights};
 pub use rows::{
     dequantize, dot, free_tables, needs_importance, partner, quantize, quantize_activations,
