@@ -4,3 +4,6 @@
 //! `tests/data` always run.
 
 mod goldens;
+
+#[cfg(feature = "ggml")]
+mod ggml;
