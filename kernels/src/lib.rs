@@ -9,14 +9,18 @@
     reason = "lengths are checked where a call enters the crate; inside, indices are bounded by them"
 )]
 
+pub mod activation;
 pub mod activations;
+pub mod attention;
 mod dispatch;
 mod gemm;
 mod gemv;
 mod mismatch;
+pub mod norm;
 mod output;
 pub mod product;
 pub mod quant;
+pub mod rope;
 pub mod simd;
 mod tile;
 
