@@ -227,7 +227,28 @@ pub enum Error {
         other: String,
     },
     // ---- model and backend
-
+    /// The operating system gave fewer threads than asked for.
+    #[error("expected {count} threads, but the system gives no more ({reason}): ask for fewer")]
+    Threads {
+        /// Threads asked for.
+        count: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// There is not enough memory.
+    #[error("out of memory: {what} need {bytes} bytes; use a shorter context or a smaller batch")]
+    OutOfMemory {
+        /// What the memory is for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// A mistake in this library: please report it.
+    #[error("internal error, please report it: {what}")]
+    Internal {
+        /// What went wrong.
+        what: &'static str,
+    },
     // ---- text: tokenizers
 
     // ---- text: templates
@@ -280,4 +301,10 @@ pub enum Error {
         /// What ggml said: its last lines of log, or the assertion that failed.
         message: String,
     },
+}
+
+impl From<gristmill_kernels::Mismatch> for Error {
+    fn from(mismatch: gristmill_kernels::Mismatch) -> Self {
+        Error::Internal { what: mismatch.what }
+    }
 }

@@ -1,5 +1,6 @@
 //! Runs quantized GGUF language models.
 
+mod backend;
 mod error;
 #[cfg(feature = "ggml")]
 pub mod ggml;

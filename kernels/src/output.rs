@@ -49,13 +49,24 @@ impl<'a> Output<'a> {
     /// While the window lives nothing else reads or writes these rows, neither through `self` nor through another
     /// window.
     pub unsafe fn window(&self, rows: Range<usize>) -> Output<'_> {
-        let (from, to) = (rows.start.min(self.rows), rows.end.min(self.rows));
+        // SAFETY: the caller promises as much for these rows of all columns.
+        unsafe { self.tile(rows, 0..self.columns) }
+    }
+
+    /// A part of the rows of some columns, cut to what there is.
+    ///
+    /// # Safety
+    /// While the window lives nothing else reads or writes these rows of these columns, neither through `self` nor
+    /// through another window.
+    pub unsafe fn tile(&self, rows: Range<usize>, columns: Range<usize>) -> Output<'_> {
+        let (row, last_row) = (rows.start.min(self.rows), rows.end.min(self.rows));
+        let (column, last_column) = (columns.start.min(self.columns), columns.end.min(self.columns));
         Output {
-            // Within the matrix or one past its first column's end, since `from <= rows`.
-            start: self.start.wrapping_add(from),
+            // Within the matrix, or past the end of a window without rows or columns, which is never followed.
+            start: self.start.wrapping_add(column * self.stride + row),
             stride: self.stride,
-            rows: to.saturating_sub(from),
-            columns: self.columns,
+            rows: last_row.saturating_sub(row),
+            columns: last_column.saturating_sub(column),
             lifetime: PhantomData,
         }
     }

@@ -4,7 +4,7 @@
 //! Rust, which is the specification that every faster path must equal. In the pictures, byte 0 comes first in
 //! the file, `qs[j][0..4]` are the four lowest bits of `qs[j]`, and numbers of several bytes are little-endian.
 //!
-//! To add a format: write its file, name the file below and the block in [`for_each_format!`].
+//! To add a format: write its file, name the file below and the block in `for_each_format!`.
 #![allow(
     clippy::indexing_slicing,
     reason = "indices are bounded by the block's constants; every index taken from file bits is masked to its table"
@@ -15,16 +15,42 @@ use core::fmt;
 use crate::simd::Isa;
 
 pub mod bf16;
-mod bits;
 pub mod f16;
 pub mod f32;
+pub mod f64;
+pub mod ints;
+pub mod iq1_m;
+pub mod iq1_s;
+pub mod iq2_s;
+pub mod iq2_xs;
+pub mod iq2_xxs;
+pub mod iq3_s;
+pub mod iq3_xxs;
+pub mod iq4_nl;
+pub mod iq4_xs;
+pub mod mxfp4;
+pub mod nvfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
+pub mod q4_1;
 pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
+pub mod q8_1;
+pub mod q8_k;
+pub mod tq1_0;
+pub mod tq2_0;
 
+mod bits;
 mod fast;
 mod ggml_type;
+mod grids;
 
 pub use fast::{Codes, Scaled, Superblock};
 pub use ggml_type::GgmlType;
@@ -39,10 +65,38 @@ macro_rules! for_each_format {
             f32::F32: plain,
             f16::F16: plain,
             bf16::Bf16: plain,
+            f64::F64: plain,
+            ints::I8: plain,
+            ints::I16: plain,
+            ints::I32: plain,
+            ints::I64: plain,
             q4_0::Q4_0: scaled,
+            q4_1::Q4_1: plain,
+            q5_0::Q5_0: plain,
+            q5_1::Q5_1: plain,
             q8_0::Q8_0: scaled,
+            q8_1::Q8_1: plain,
+            q2_k::Q2K: plain,
+            q3_k::Q3K: plain,
             q4_k::Q4K: superblocks,
+            q5_k::Q5K: plain,
             q6_k::Q6K: superblocks,
+            q8_k::Q8K: plain,
+            iq1_s::Iq1S: plain,
+            iq1_m::Iq1M: plain,
+            iq2_xxs::Iq2Xxs: plain,
+            iq2_xs::Iq2Xs: plain,
+            iq2_s::Iq2S: plain,
+            iq3_xxs::Iq3Xxs: plain,
+            iq3_s::Iq3S: plain,
+            iq4_nl::Iq4Nl: plain,
+            iq4_xs::Iq4Xs: plain,
+            tq1_0::Tq1_0: plain,
+            tq2_0::Tq2_0: plain,
+            mxfp4::Mxfp4: plain,
+            nvfp4::Nvfp4: plain,
+            q1_0::Q1_0: plain,
+            q2_0::Q2_0: plain,
         }
     };
 }

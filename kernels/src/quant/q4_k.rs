@@ -41,10 +41,15 @@ pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     (scales, mins)
 }
 
+/// The lower four bits of the codes of group `g` (0 to 7) of Q4_K and Q5_K.
+pub(crate) fn four_bit_codes(qs: &[u8; 128], g: usize) -> [u8; 32] {
+    core::array::from_fn(|j| qs[g / 2 * 32 + j] >> (g % 2 * 4) & 0x0f)
+}
+
 impl Q4K {
     /// The codes `q`, 0 to 15, of group `g` (0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
-        core::array::from_fn(|j| (self.qs[g / 2 * 32 + j] >> (g % 2 * 4)) & 0x0f)
+        four_bit_codes(&self.qs, g)
     }
 }
 
