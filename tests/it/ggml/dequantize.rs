@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gristmill::gguf::Gguf;
 use gristmill::ggml;
+use gristmill::gguf::Gguf;
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 
 use super::{Random, quantized};
@@ -84,7 +84,9 @@ fn every_byte_of_a_block_at_every_value() {
     for ty in types() {
         // Three backgrounds: nothing, all bits, and noise. Together they reach every value of a scale of 8 bits.
         let size = ty.block_bytes();
-        for (what, background) in [("zeros", vec![0; size]), ("ones", vec![0xff; size]), ("noise", random.bytes(size))] {
+        for (what, background) in
+            [("zeros", vec![0; size]), ("ones", vec![0xff; size]), ("noise", random.bytes(size))]
+        {
             let mut blocks = Vec::with_capacity(size * size * 256);
             for at in 0..size {
                 for value in 0..=255 {
@@ -101,8 +103,20 @@ fn every_byte_of_a_block_at_every_value() {
 #[test]
 fn zero_subnormal_infinite_and_nan_scales_wherever_they_may_lie() {
     // Of f16: zeros, subnormals, the largest, infinities, quiet and signalling NaN.
-    let halves = [0x0000_u16, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0x7c01, 0xffff];
-    let floats = [0_u32, 1 << 31, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x7f80_0001];
+    let halves =
+        [0x0000_u16, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0x7c01, 0xffff];
+    let floats = [
+        0_u32,
+        1 << 31,
+        1,
+        0x007f_ffff,
+        0x0080_0000,
+        0x7f7f_ffff,
+        0x7f80_0000,
+        0xff80_0000,
+        0x7fc0_0000,
+        0x7f80_0001,
+    ];
     let mut random = Random(4);
     for ty in types() {
         let mut blocks = Vec::new();
