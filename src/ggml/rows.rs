@@ -116,7 +116,8 @@ fn from_floats(
     Ok(out.into_bytes())
 }
 
-/// Writes the weights of one or more rows to `out`, by ggml's `to_float`. F32, of which ggml has none, is copied.
+/// Writes the weights of one or more rows to `out`, by ggml's `to_float`. F32, of which ggml has none, is copied;
+/// Q8_K, whose function ggml keeps out of its table, needs ggml built from source.
 ///
 /// # Errors
 /// ggml cannot dequantize the type, `out` is no whole number of blocks, or `bytes` is not their size.
@@ -130,7 +131,8 @@ pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         }
         return Ok(());
     }
-    let Some(to_float) = traits.to_float else { return Err(unsupported) };
+    let to_float = traits.to_float.or(sys::untabled_to_float(ty as sys::ggml_type));
+    let Some(to_float) = to_float else { return Err(unsupported) };
     let bytes = aligned(bytes);
     let len: i64 = signed("weights", out.len())?;
     // SAFETY: `bytes` holds the blocks of len weights, aligned, and `out` has room for them. ggml's dequantizers take
@@ -228,5 +230,18 @@ impl Aligned {
 
     fn into_bytes(mut self) -> Vec<u8> {
         self.bytes_mut().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_built_again_after_they_were_freed() {
+        let row: Vec<f32> = (0..256_u16).map(|i| (f32::from(i) / 7.0).sin()).collect();
+        let before = quantize(GgmlType::IQ3_XXS, &row, 256, None).unwrap();
+        free_tables();
+        assert_eq!(before, quantize(GgmlType::IQ3_XXS, &row, 256, None).unwrap());
     }
 }

@@ -62,12 +62,10 @@ fn ggml_lacks_a_dequantizer_for_just_the_types_that_are_left_out() {
 
 #[test]
 fn blocks_that_ggml_quantized() {
-    let mut random = Random(1);
-    for ty in types() {
-        if let Some(bytes) = quantized(ty, 16, 1024, &mut random) {
-            compare(ty, &bytes, "quantized by ggml");
-        }
-    }
+    let compared =
+        types().filter_map(|ty| quantized(ty).map(|bytes| compare(ty, bytes, "quantized by ggml")));
+    let count = compared.count();
+    assert!(count > 20, "{count} types");
 }
 
 #[test]
@@ -187,8 +185,8 @@ fn rows_of_a_real_model_in_every_type() {
         let mut compared = 0;
         for tensor in gguf.tensors.iter().filter(|tensor| tensor.ty == GgmlType::F16) {
             let row_len = tensor.row_len();
-            // Every tensor's first rows: the slowest quantizers take a millisecond a row.
-            let rows = tensor.rows().min(8);
+            // The first row of every tensor: the slowest quantizers take their time.
+            let rows = 1;
             let data = &bytes[tensor.range.start as usize..][..rows * row_len * 2];
             let mut values = vec![0.0; rows * row_len];
             dequantize_row(GgmlType::F16, data, &mut values).unwrap();

@@ -8,6 +8,8 @@ mod files;
 mod products;
 mod rows;
 
+use std::sync::LazyLock;
+
 use gristmill::ggml;
 use gristmill_kernels::quant::GgmlType;
 
@@ -38,16 +40,29 @@ impl Random {
     }
 }
 
-/// Rows of random weights in type `ty`, as ggml quantizes them; `None` where it has no quantizer.
-fn quantized(ty: GgmlType, rows: usize, cols: usize, random: &mut Random) -> Option<Vec<u8>> {
-    let values: Vec<f32> = (0..rows * cols).map(|_| random.normal()).collect();
-    let importance: Vec<f32> = (0..cols).map(|_| random.unit().abs() + 0.1).collect();
-    let importance = ggml::needs_importance(ty).then_some(&*importance);
-    match ggml::quantize(ty, &values, cols, importance) {
-        Ok(bytes) => Some(bytes),
-        Err(gristmill::Error::GgmlUnsupported { .. }) => None,
-        Err(error) => panic!("{ty}: {error}"),
-    }
+/// Rows of the matrices below, and weights in a row.
+const ROWS: usize = 16;
+const COLS: usize = 512;
+
+/// `ROWS` rows of roughly normal weights in type `ty`, as ggml quantizes them; `None` where it has no quantizer.
+///
+/// Made once for all tests: ggml takes seconds to build the tables of its IQ quantizers.
+fn quantized(ty: GgmlType) -> Option<&'static [u8]> {
+    static ALL: LazyLock<Vec<Option<Vec<u8>>>> = LazyLock::new(|| {
+        let mut random = Random(1);
+        let values: Vec<f32> = (0..ROWS * COLS).map(|_| random.normal()).collect();
+        let importance: Vec<f32> = (0..COLS).map(|_| random.unit().abs() + 0.1).collect();
+        let quantize = |&ty: &GgmlType| {
+            let importance = ggml::needs_importance(ty).then_some(&*importance);
+            match ggml::quantize(ty, &values, COLS, importance) {
+                Ok(bytes) => Some(bytes),
+                Err(gristmill::Error::GgmlUnsupported { .. }) => None,
+                Err(error) => panic!("{ty}: {error}"),
+            }
+        };
+        GgmlType::ALL.iter().map(quantize).collect()
+    });
+    ALL[GgmlType::ALL.iter().position(|&other| other == ty)?].as_deref()
 }
 
 /// Types that ggml has given up, of which it knows no more than the id.

@@ -5,12 +5,13 @@
 //! without loss: what is left is the order of a few float additions.
 
 use gristmill::ggml::{self, Threads, Weights};
+use gristmill_kernels::Output;
+use gristmill_kernels::activations::{Columns, Form, quantize};
+use gristmill_kernels::product::{form, multiply, scratch_len};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
+use gristmill_kernels::simd::Level;
 
-use super::{Random, quantized};
-
-const ROWS: usize = 48;
-const COLS: usize = 1024;
+use super::{COLS, ROWS, Random, quantized};
 
 /// The types of which ggml has products.
 fn types() -> impl Iterator<Item = GgmlType> {
@@ -27,18 +28,20 @@ fn whole_numbers(columns: usize, random: &mut Random) -> Vec<f32> {
 /// Weights as both see them, and the exact products with `x`, each with the sum of its terms' magnitudes.
 struct Case {
     ty: GgmlType,
-    bytes: Vec<u8>,
+    bytes: &'static [u8],
     exact: Vec<(f64, f64)>,
 }
 
-fn case(ty: GgmlType, x: &[f32], random: &mut Random) -> Option<Case> {
-    let bytes = quantized(ty, ROWS, COLS, random)?;
+fn case(ty: GgmlType, x: &[f32]) -> Option<Case> {
+    let bytes = quantized(ty)?;
     let mut weights = vec![0.0; ROWS * COLS];
-    dequantize_row(ty, &bytes, &mut weights).unwrap();
+    dequantize_row(ty, bytes, &mut weights).unwrap();
     let exact = x
         .chunks(COLS)
         .flat_map(|x| {
-            weights.chunks(COLS).map(|row| sum(row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x))))
+            weights
+                .chunks(COLS)
+                .map(move |row| sum(row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x))))
         })
         .collect();
     Some(Case { ty, bytes, exact })
@@ -82,7 +85,7 @@ fn ggml_row_products_of_whole_numbers_are_exact_but_for_the_order_of_additions()
     let x = whole_numbers(1, &mut random);
     let mut count = 0;
     for ty in types() {
-        let Some(case) = case(ty, &x, &mut random) else { continue };
+        let Some(case) = case(ty, &x) else { continue };
         let activations = ggml::quantize_activations(ggml::partner(ty).unwrap(), &x).unwrap();
         let products: Vec<f32> = case
             .bytes
@@ -103,9 +106,9 @@ fn ggml_matrix_products_agree_for_any_layout_and_number_of_columns_and_threads()
     for columns in [1, 2, 5, 32] {
         let x = whole_numbers(columns, &mut random);
         for ty in types() {
-            let Some(case) = case(ty, &x, &mut random) else { continue };
-            let mut layouts = vec![Weights::new(ty, ROWS, COLS, &case.bytes).unwrap()];
-            if let Some(weights) = Weights::repacked(ty, ROWS, COLS, &case.bytes).unwrap() {
+            let Some(case) = case(ty, &x) else { continue };
+            let mut layouts = vec![Weights::new(ty, ROWS, COLS, case.bytes).unwrap()];
+            if let Some(weights) = Weights::repacked(ty, ROWS, COLS, case.bytes).unwrap() {
                 layouts.push(weights);
                 repacked.push(ty);
             }
@@ -139,4 +142,89 @@ fn products_of_other_shapes_are_refused() {
     assert!(Weights::new(GgmlType::Q4_0, 2, 0, &[]).is_err());
     assert!(Weights::new(GgmlType::Q8_K, 1, 256, &[0; 292]).is_err());
     assert!(Threads::new(0).is_err());
+}
+
+/// Our product of a case's weights and `x`, with the scales that `x` was quantized with, one for each activation.
+fn ours(level: Level, case: &Case, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let form = form(case.ty).unwrap();
+    let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
+    let mut scale_of_each = vec![0.0; x.len()];
+    if form != Form::Floats {
+        for x in x.chunks(COLS) {
+            let (mut c, mut d, mut s) =
+                (vec![0; COLS], vec![0.0; COLS / form.block_len()], vec![0; COLS / 32]);
+            quantize(level, form, x, &mut c, &mut d, &mut s).unwrap();
+            codes.extend(c);
+            scales.extend(d);
+            sums.extend(s);
+        }
+        scale_of_each = scales.iter().flat_map(|&d| std::iter::repeat_n(d, form.block_len())).collect();
+    }
+    let columns = match form {
+        Form::Floats => Columns::floats(x, COLS),
+        form => Columns::quantized(form, COLS, &codes, &scales, &sums),
+    };
+    let mut out = vec![f32::NAN; x.len() / COLS * ROWS];
+    let mut scratch = vec![0.0; scratch_len(COLS)];
+    let output = Output::new(&mut out, ROWS).unwrap();
+    multiply(level, case.ty, case.bytes, columns.unwrap(), &mut scratch, output).unwrap();
+    (out, scale_of_each)
+}
+
+#[test]
+fn our_products_of_whole_numbers_are_exact_but_for_the_order_of_additions() {
+    let mut random = Random(33);
+    let mut count = 0;
+    for columns in [1, 2, 5, 32] {
+        let x = whole_numbers(columns, &mut random);
+        for ty in types() {
+            let Some(case) = case(ty, &x) else { continue };
+            for level in Level::available() {
+                let (products, _) = ours(level, &case, &x);
+                check(
+                    &case,
+                    &products,
+                    ORDER_OF_ADDITIONS,
+                    &format!("{columns} columns at {}", level.name()),
+                );
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 4 * 20, "{count} cases");
+}
+
+#[test]
+fn our_products_of_any_activations_differ_from_ggmls_by_what_rounding_them_explains() {
+    let mut random = Random(34);
+    let mut pool = Threads::new(1).unwrap();
+    for columns in [1, 7] {
+        let x: Vec<f32> = (0..columns * COLS).map(|_| random.normal()).collect();
+        for ty in types() {
+            let Some(case) = case(ty, &x) else { continue };
+            let mut theirs = vec![f32::NAN; columns * ROWS];
+            pool.mul_mat(&Weights::new(ty, ROWS, COLS, case.bytes).unwrap(), &x, &mut theirs).unwrap();
+            let (ours, scales) = ours(Level::detect(), &case, &x);
+
+            // Each code is off by up to half a step, evenly: a variance of step^2 / 12 in ours and as much in ggml's.
+            // Where ggml has floats of 16 bits for activations or for scales, a value is off by 2^-9 of itself at most
+            // (bf16, which has 8 bits), never together with the codes.
+            let mut weights = vec![0.0; ROWS * COLS];
+            dequantize_row(ty, case.bytes, &mut weights).unwrap();
+            for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+                let (column, row) = (i / ROWS, i % ROWS);
+                let terms = weights[row * COLS..][..COLS].iter().zip(&x[column * COLS..][..COLS]);
+                let variance: f64 = terms
+                    .zip(&scales[column * COLS..][..COLS])
+                    .map(|((&w, &x), &step)| {
+                        let half = if step == 0.0 { 1.0 / 512.0 } else { 1.0 / 2048.0 };
+                        f64::from(w).powi(2) * (f64::from(step).powi(2) / 6.0 + (f64::from(x) * half).powi(2))
+                    })
+                    .sum();
+                let off = f64::from((ours - theirs).abs());
+                let allowed = 8.0 * variance.sqrt() + ORDER_OF_ADDITIONS * case.exact[i].1;
+                assert!(off <= allowed, "{ty}: {ours}, ggml {theirs}: {off:e} apart, {allowed:e} explained");
+            }
+        }
+    }
 }

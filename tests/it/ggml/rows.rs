@@ -3,7 +3,7 @@
 use gristmill::{Error, ggml};
 use gristmill_kernels::quant::GgmlType;
 
-use super::{Random, quantized};
+use super::Random;
 
 #[test]
 fn a_row_of_broken_blocks_is_refused() {
@@ -69,11 +69,4 @@ fn the_importance_changes_what_is_chosen() {
     let plain = ggml::quantize(GgmlType::Q4_0, &row, 256, None).unwrap();
     let weighed = ggml::quantize(GgmlType::Q4_0, &row, 256, Some(&first)).unwrap();
     assert_ne!(plain, weighed);
-}
-
-#[test]
-fn tables_may_be_freed_between_quantizers() {
-    let before = quantized(GgmlType::IQ2_XS, 1, 256, &mut Random(13));
-    ggml::free_tables();
-    assert_eq!(before, quantized(GgmlType::IQ2_XS, 1, 256, &mut Random(13)));
 }

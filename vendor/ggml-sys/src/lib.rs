@@ -25,3 +25,18 @@ pub use bindings::*;
 /// Whether a Rust panic may pass through ggml's C frames: true of the build from source, which asks the C compiler
 /// for unwind tables, false of a system library, of which that is not known.
 pub const UNWINDS: bool = cfg!(ggml_from_source);
+
+/// The `to_float` of a type for which ggml has a function that its table of traits does not name, and which only the
+/// headers of the source declare: Q8_K.
+pub fn untabled_to_float(ty: ggml_type) -> ggml_to_float_t {
+    #[cfg(ggml_from_source)]
+    if ty == GGML_TYPE_Q8_K {
+        unsafe extern "C-unwind" fn to_float(blocks: *const core::ffi::c_void, out: *mut f32, len: i64) {
+            // SAFETY: the caller hands over what a `to_float` asks for: blocks of this type and room for `len` floats.
+            unsafe { dequantize_row_q8_K(blocks.cast(), out, len) };
+        }
+        return Some(to_float);
+    }
+    let _ = ty;
+    None
+}
