@@ -281,9 +281,15 @@ impl<'a> FileBuilder<'a> {
     /// Sets a key.
     ///
     /// # Errors
-    /// A zero byte in a string, an array of arrays, or a reserved key with a value that ggml
-    /// refuses, such as an alignment that is no power of two.
+    /// A zero byte in a string, an array of arrays, an empty key, or an alignment other than 32, the only one that
+    /// ggml writes.
     pub fn set(&mut self, key: &str, value: &Value) -> Result<()> {
+        // SAFETY: the header is alive.
+        let alignment = unsafe { sys::gguf_get_alignment(self.header.0.as_ptr()) };
+        if key == "general.alignment" && *value != Value::U32(alignment as u32) {
+            let message = format!("it places tensors at multiples of {alignment}, whatever {key} says");
+            return Err(Error::Ggml { operation: "set a key", message });
+        }
         let key = to_c(key)?;
         // SAFETY: the header is alive; no lock, no thread.
         unsafe { capture::guarded("set a key", || set(self.header.0.as_ptr(), &key, value)) }?

@@ -144,11 +144,10 @@ fn products_of_other_shapes_are_refused() {
     assert!(Threads::new(0).is_err());
 }
 
-/// Our product of a case's weights and `x`, with the scales that `x` was quantized with, one for each activation.
-fn ours(level: Level, case: &Case, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// Our product of a case's weights and `x`.
+fn ours(level: Level, case: &Case, x: &[f32]) -> Vec<f32> {
     let form = form(case.ty).unwrap();
     let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
-    let mut scale_of_each = vec![0.0; x.len()];
     if form != Form::Floats {
         for x in x.chunks(COLS) {
             let (mut c, mut d, mut s) =
@@ -158,7 +157,6 @@ fn ours(level: Level, case: &Case, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
             scales.extend(d);
             sums.extend(s);
         }
-        scale_of_each = scales.iter().flat_map(|&d| std::iter::repeat_n(d, form.block_len())).collect();
     }
     let columns = match form {
         Form::Floats => Columns::floats(x, COLS),
@@ -168,7 +166,7 @@ fn ours(level: Level, case: &Case, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let mut scratch = vec![0.0; scratch_len(COLS)];
     let output = Output::new(&mut out, ROWS).unwrap();
     multiply(level, case.ty, case.bytes, columns.unwrap(), &mut scratch, output).unwrap();
-    (out, scale_of_each)
+    out
 }
 
 #[test]
@@ -180,7 +178,7 @@ fn our_products_of_whole_numbers_are_exact_but_for_the_order_of_additions() {
         for ty in types() {
             let Some(case) = case(ty, &x) else { continue };
             for level in Level::available() {
-                let (products, _) = ours(level, &case, &x);
+                let products = ours(level, &case, &x);
                 check(
                     &case,
                     &products,
@@ -204,27 +202,39 @@ fn our_products_of_any_activations_differ_from_ggmls_by_what_rounding_them_expla
             let Some(case) = case(ty, &x) else { continue };
             let mut theirs = vec![f32::NAN; columns * ROWS];
             pool.mul_mat(&Weights::new(ty, ROWS, COLS, case.bytes).unwrap(), &x, &mut theirs).unwrap();
-            let (ours, scales) = ours(Level::detect(), &case, &x);
+            let ours = ours(Level::detect(), &case, &x);
+            let our_block = Some(form(ty).unwrap().block_len()).filter(|&len| len > 1);
+            // What ggml rounds: blocks of codes with a scale of 16 bits, superblocks of codes, or 16-bit floats.
+            let (their_block, rounding) = match ggml::partner(ty).unwrap() {
+                GgmlType::Q8_0 | GgmlType::Q8_1 => (Some(32), 1.0 / 2048.0),
+                GgmlType::Q8_K => (Some(256), 0.0),
+                GgmlType::F16 => (None, 1.0 / 2048.0),
+                GgmlType::BF16 => (None, 1.0 / 256.0),
+                GgmlType::F32 => (None, 0.0),
+                other => panic!("{ty}: an unknown partner {other}"),
+            };
 
-            // Each code is off by up to half a step, evenly: a variance of step^2 / 12 in ours and as much in ggml's.
-            // Where ggml has floats of 16 bits for activations or for scales, a value is off by 2^-9 of itself at most
-            // (bf16, which has 8 bits), never together with the codes.
             let mut weights = vec![0.0; ROWS * COLS];
             dequantize_row(ty, case.bytes, &mut weights).unwrap();
             for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
-                let (column, row) = (i / ROWS, i % ROWS);
-                let terms = weights[row * COLS..][..COLS].iter().zip(&x[column * COLS..][..COLS]);
-                let variance: f64 = terms
-                    .zip(&scales[column * COLS..][..COLS])
-                    .map(|((&w, &x), &step)| {
-                        let half = if step == 0.0 { 1.0 / 512.0 } else { 1.0 / 2048.0 };
-                        f64::from(w).powi(2) * (f64::from(step).powi(2) / 6.0 + (f64::from(x) * half).powi(2))
-                    })
-                    .sum();
+                let row = &weights[i % ROWS * COLS..][..COLS];
+                let x = &x[i / ROWS * COLS..][..COLS];
+                let variance = code_variance(row, x, our_block) + code_variance(row, x, their_block);
                 let off = f64::from((ours - theirs).abs());
-                let allowed = 8.0 * variance.sqrt() + ORDER_OF_ADDITIONS * case.exact[i].1;
+                let allowed = 8.0 * variance.sqrt() + (rounding + ORDER_OF_ADDITIONS) * case.exact[i].1;
                 assert!(off <= allowed, "{ty}: {ours}, ggml {theirs}: {off:e} apart, {allowed:e} explained");
             }
         }
     }
+}
+
+/// The variance that a product owes to rounding its activations to 8 bits in blocks of `block`: each is off by up to
+/// half a step, evenly, which is a variance of a twelfth of the step's square.
+fn code_variance(row: &[f32], x: &[f32], block: Option<usize>) -> f64 {
+    let Some(block) = block else { return 0.0 };
+    let of_block = |(row, x): (&[f32], &[f32])| {
+        let step = f64::from(x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()))) / 127.0;
+        row.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() * step.powi(2) / 12.0
+    };
+    row.chunks(block).zip(x.chunks(block)).map(of_block).sum()
 }
