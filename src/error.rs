@@ -546,6 +546,52 @@ pub enum Error {
         token: u32,
         /// Tokens in the vocabulary.
         vocab: usize,
+
+    // ---- ggml
+    /// This ggml has no such operation for this tensor type.
+    #[cfg(feature = "ggml")]
+    #[error("ggml {} has no {operation} for {ty}", crate::ggml::version())]
+    GgmlUnsupported {
+        /// What was asked for.
+        operation: &'static str,
+        /// For which type.
+        ty: gristmill_kernels::quant::GgmlType,
+    },
+    /// A slice given to ggml is too short, too long, or no whole number of blocks.
+    #[cfg(feature = "ggml")]
+    #[error("{what}: ggml would need {expected}, found {found}")]
+    GgmlSize {
+        /// Which slice, and what is counted.
+        what: &'static str,
+        /// What its length must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
+    /// The type can only be quantized with an importance for each column.
+    #[cfg(feature = "ggml")]
+    #[error("{ty} cannot be quantized without an importance matrix: give one value for each column")]
+    GgmlImatrix {
+        /// The type.
+        ty: gristmill_kernels::quant::GgmlType,
+    },
+    /// A value that is to be quantized is an infinity or not a number.
+    #[cfg(feature = "ggml")]
+    #[error("value {index} is {value}: ggml quantizes finite numbers only")]
+    GgmlNotFinite {
+        /// Which value.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// ggml failed; the message is its own.
+    #[cfg(feature = "ggml")]
+    #[error("ggml failed to {operation}: {message}")]
+    Ggml {
+        /// What was asked for.
+        operation: &'static str,
+        /// What ggml said: its last lines of log, or the assertion that failed.
+        message: String,
     },
 }
 

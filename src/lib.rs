@@ -3,6 +3,8 @@
 mod backend;
 mod error;
 pub mod generate;
+#[cfg(feature = "ggml")]
+pub mod ggml;
 pub mod gguf;
 pub mod model;
 pub mod text;

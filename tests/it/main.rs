@@ -10,3 +10,6 @@ mod logits;
 mod sampler;
 mod templates;
 mod tokenizers;
+
+#[cfg(feature = "ggml")]
+mod ggml;
