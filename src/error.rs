@@ -358,14 +358,6 @@ pub enum Error {
         /// What was asked for.
         asked: String,
     },
-    /// A token id is not in the vocabulary.
-    #[error("the token {token} is not in the vocabulary of {vocabulary} tokens")]
-    UnknownToken {
-        /// The token.
-        token: u32,
-        /// Tokens in the vocabulary.
-        vocabulary: usize,
-    },
     /// The tokens do not fit the context.
     #[error(
         "{needed} tokens do not fit the context of {context}: ask for a longer context or give fewer tokens"
@@ -546,7 +538,19 @@ pub enum Error {
         token: u32,
         /// Tokens in the vocabulary.
         vocab: usize,
-
+    },
+    /// Logits were asked for before any token was fed.
+    #[error("nothing was fed yet, so there is no next token: feed at least one token, such as BOS")]
+    NothingFed,
+    /// A conversation was asked of a model that has no chat template.
+    #[error(
+        "this model has no chat template, so it is taken for a base model ({evidence}): \
+         continue text with the stepper (`grist generate`), or give a template of your own"
+    )]
+    NoChatTemplate {
+        /// What speaks for a base or an instruction-tuned model.
+        evidence: Box<crate::generate::Evidence>,
+    },
     // ---- ggml
     /// This ggml has no such operation for this tensor type.
     #[cfg(feature = "ggml")]

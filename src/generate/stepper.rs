@@ -140,6 +140,11 @@ impl Stepper {
         &self.logits
     }
 
+    /// Bytes that the cache takes for a sequence of `tokens` tokens.
+    pub fn cache_bytes(&self, tokens: usize) -> usize {
+        self.model.cache_bytes(self.options.cache, tokens)
+    }
+
     /// A handle that stops this stepper's work from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.cancel.clone()
@@ -148,7 +153,7 @@ impl Stepper {
     /// Feeds tokens; then [`Stepper::logits`] are those after the last of them.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] on the way: then
+    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] on the way: then
     /// [`Stepper::len`] tells how many tokens were fed, and feeding may go on from there.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.feed_with(tokens, |_| ())
@@ -225,7 +230,7 @@ impl Stepper {
     fn check(&self, tokens: &[u32]) -> Result<()> {
         let vocabulary = self.model.vocabulary();
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::UnknownToken { token, vocabulary });
+            return Err(Error::TokenOutOfRange { token, vocab: vocabulary });
         }
         let needed = self.tokens.len().saturating_add(tokens.len());
         if needed > self.context {

@@ -356,7 +356,7 @@ mod tests {
             writer.tensor("b", &[5], GgmlType::I8).unwrap();
             let file = write(writer, &[("a", vec![1; 3]), ("b", vec![2; 5])]);
             let gguf = Gguf::parse(&file).unwrap();
-            assert_eq!(gguf.alignment, alignment.into());
+            assert_eq!(gguf.alignment, u64::from(alignment));
             assert_eq!(gguf.data_start % gguf.alignment, 0);
             assert_eq!(gguf.tensors[1].range.start - gguf.data_start, 3_u64.next_multiple_of(gguf.alignment));
         }

@@ -16,13 +16,14 @@ mod qwen3;
 mod rope;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gristmill_kernels::simd::Level;
 
 use crate::backend::cpu::threads::{self, Threads};
 use crate::backend::{Act, LayerShape};
 use crate::gguf::Metadata;
+use crate::text::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result};
 use file::{FileBytes, ModelFile, OpenOptions};
 use loader::Loader;
@@ -63,6 +64,7 @@ pub struct ModelOptions {
     file: OpenOptions,
     threads: Option<usize>,
     level: Option<String>,
+    tokenizer: TokenizerOptions,
 }
 
 impl ModelOptions {
@@ -82,6 +84,12 @@ impl ModelOptions {
     /// depend on it.
     pub fn level(mut self, name: impl Into<String>) -> Self {
         self.level = Some(name.into());
+        self
+    }
+
+    /// The pre-tokenizer, by name, in place of the one that the file names.
+    pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
+        self.tokenizer.pre = Some(name.into());
         self
     }
 
@@ -121,7 +129,8 @@ impl ModelOptions {
         let network = (architecture.load)(&Loader::new(&file, architecture.name))?;
         let threads = Threads::new(self.threads.unwrap_or_else(threads::default_count))?;
         tracing::debug!(architecture = name, %level, threads = threads.count(), "loaded a model");
-        Ok(Model(Arc::new(Inner { file, architecture, network, level, threads })))
+        let tokenizer = (self.tokenizer, OnceLock::new());
+        Ok(Model(Arc::new(Inner { file, architecture, network, level, threads, tokenizer })))
     }
 }
 
@@ -138,6 +147,8 @@ struct Inner {
     network: Box<dyn Network>,
     level: Level,
     threads: Threads,
+    /// Made when it is first asked for: not every use of a model needs it.
+    tokenizer: (TokenizerOptions, OnceLock<Tokenizer>),
 }
 
 impl Model {
@@ -187,6 +198,30 @@ impl Model {
     pub fn trained_context(&self) -> Option<usize> {
         let key = format!("{}.context_length", self.0.architecture.name);
         self.metadata().u32(&key).ok().flatten().map(|context| context as usize)
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::from_metadata`].
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let (options, made) = &self.0.tokenizer;
+        match made.get() {
+            Some(tokenizer) => Ok(tokenizer),
+            None => {
+                let tokenizer = Tokenizer::with_options(self.metadata(), options)?;
+                Ok(made.get_or_init(|| tokenizer))
+            }
+        }
+    }
+
+    /// The Jinja source of the model's chat template, where it has one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.metadata()
+            .str("tokenizer.chat_template")
+            .ok()
+            .flatten()
+            .filter(|source| !source.trim().is_empty())
     }
 
     /// The instruction set that the model runs on.

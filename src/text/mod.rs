@@ -3,7 +3,6 @@
 //! A [`Tokenizer`] is made from a file's metadata alone, and gives the ids that llama.cpp gives.
 #![forbid(unsafe_code)]
 
-pub mod template;
 mod bpe;
 mod bytes;
 mod charsmap;
@@ -17,6 +16,7 @@ mod special;
 mod split;
 mod spm;
 mod strings;
+pub mod template;
 mod tokenizer;
 mod trie;
 mod unicode;
