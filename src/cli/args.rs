@@ -117,7 +117,7 @@ pub struct Sampling {
     /// Text that ends the output where it would appear; may be given often
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// The most tokens to generate; -1 is no bound but the context
+    /// The most tokens to generate; -1 is no bound but the context [default: 128; for chat -1]
     #[arg(short = 'n', value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     tokens: Option<i64>,
     /// Tell on standard error how many tokens there were, and how many a second

@@ -13,6 +13,8 @@ pub enum Failure {
     Library(gristmill::Error),
     /// Something about the command line or its files.
     Other(String),
+    /// The command line itself is wrong.
+    Usage(String),
     /// Whoever read standard output has gone: nothing is left to do, and nothing is wrong.
     NobodyReads,
     /// Ctrl-C.
@@ -34,6 +36,10 @@ impl Failure {
         match self {
             Failure::NobodyReads => ExitCode::SUCCESS,
             Failure::Interrupted => ExitCode::from(130),
+            Failure::Usage(message) => {
+                output::note(format_args!("error: {message}\n\nFor more information, try '--help'."));
+                ExitCode::from(2)
+            }
             failure => {
                 output::note(format_args!("error: {failure}"));
                 ExitCode::FAILURE
@@ -45,8 +51,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::Library(error @ gristmill::Error::ContextFull { .. }) => {
+                write!(f, "{error} (--ctx says how long it is)")
+            }
             Failure::Library(error) => error.fmt(f),
-            Failure::Other(message) => f.write_str(message),
+            Failure::Other(message) | Failure::Usage(message) => f.write_str(message),
             Failure::NobodyReads => f.write_str("nobody reads the output"),
             Failure::Interrupted => f.write_str("stopped"),
         }

@@ -12,6 +12,9 @@ use super::failure::Failure;
 /// No input beside a model may be longer: `/dev/zero` never ends.
 const MAX_INPUT: u64 = 1 << 30;
 
+/// What error messages call it.
+const STDIN: &str = "standard input";
+
 fn read(source: impl Read, name: &Path) -> Done<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(MAX_INPUT + 1).read_to_end(&mut bytes).map_err(|error| Failure::file(name, error))?;
@@ -39,7 +42,7 @@ pub fn text_file(path: &Path) -> Done<String> {
 
 /// The text of standard input, as it is.
 pub fn stdin() -> Done<String> {
-    let name = Path::new("standard input");
+    let name = Path::new(STDIN);
     text(read(io::stdin().lock(), name)?, name)
 }
 
@@ -51,7 +54,8 @@ pub fn text_or_stdin(given: &str) -> Done<String> {
 /// The JSON in the file at `path`; in standard input where it is `-`.
 pub fn json(path: &Path) -> Done<Json> {
     let text = text_file(path)?;
-    serde_json::from_str(&text).map_err(|error| Failure::file(path, format_args!("expected JSON: {error}")))
+    let name = if path.as_os_str() == "-" { Path::new(STDIN) } else { path };
+    serde_json::from_str(&text).map_err(|error| Failure::file(name, format_args!("expected JSON: {error}")))
 }
 
 /// Token ids: `1,2,3`, spaces and brackets allowed.

@@ -39,13 +39,10 @@ pub fn run(args: &Tokenize, common: &Common) -> Done {
         ([model], Some(_)) => (Some(model), None),
         ([model, text], None) => (Some(model), Some(text)),
         ([text], None) if !is_model(Path::new(text)) => (None, Some(text)),
-        (_, Some(_)) => {
-            return Err(Failure::new("expected either TEXT or --batch, found both"));
-        }
+        (_, Some(_)) => return Err(Failure::Usage("expected either TEXT or --batch, found both".into())),
         _ => {
-            return Err(Failure::new(
-                "expected TEXT, `-` for standard input, or --batch FILE.json, found none",
-            ));
+            let expected = "expected TEXT, `-` for standard input, or --batch FILE.json, found none";
+            return Err(Failure::Usage(expected.into()));
         }
     };
     let file = Source(model.map(Path::new)).file()?;
