@@ -3,6 +3,8 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
+#[cfg(feature = "cli")]
+mod cli;
 mod formats;
 mod gguf;
 mod goldens;
