@@ -4,12 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use gristmill::CacheType;
 use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
+use gristmill::{CacheType, Model};
 
 use super::Done;
-use super::output;
+use super::output::note;
 
 /// Flags of every command.
 #[derive(Args)]
@@ -75,6 +75,18 @@ impl Common {
         match self.ctx {
             Some(context) => options.context(context as usize),
             None => options,
+        }
+    }
+
+    /// Warns where the context asked for is longer than what the model was trained for.
+    pub fn warn_of_context(&self, model: &Model) {
+        if let (Some(asked), Some(trained)) = (self.ctx, model.trained_context())
+            && asked as usize > trained
+        {
+            note(format_args!(
+                "note: --ctx {asked} is longer than the {trained} tokens that the model was trained for; \
+                 expect nonsense beyond those"
+            ));
         }
     }
 
@@ -156,6 +168,6 @@ impl Sampling {
 /// With `-v`, tells a seed that nobody gave, so that the text can be made again.
 pub fn tell_seed(common: &Common, options: &SamplerOptions) {
     if common.verbose && options.temperature != 0.0 {
-        output::note(format_args!("seed: {}", options.seed));
+        note(format_args!("seed: {}", options.seed));
     }
 }

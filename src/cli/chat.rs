@@ -68,6 +68,7 @@ pub fn run(args: Chat, common: &Common) -> Done {
     }
     let message = args.prompt.as_deref().map(message).transpose()?;
     let model = source.model(common)?;
+    common.warn_of_context(&model);
     let mut chat = model.chat(options)?;
     let interrupt = Interrupt::new(chat.cancel_handle());
     let mut talk = Talk { out: Out::new(), interrupt, stats: args.sampling.stats };

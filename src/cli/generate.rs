@@ -41,6 +41,7 @@ pub fn run(args: Generate, common: &Common) -> Done {
     let mut sampler = Sampler::new(options)?;
     let prompt = input::text_or_stdin(&args.prompt)?;
     let model = Source::new(&args.model).model(common)?;
+    common.warn_of_context(&model);
     let tokens = tokens(model.tokenizer()?, &prompt)?;
     if model.chat_template().is_some() && stderr().is_terminal() {
         note(format_args!("note: this model is instruction-tuned; `grist chat` talks to it as it expects"));

@@ -11,7 +11,9 @@ pub fn tokens(what: &'static str, tokens: usize) -> Bar {
     }
     let bar = ProgressBar::new(tokens as u64).with_message(what);
     let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} tokens, {eta} left");
-    Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.tick();
+    Bar(bar)
 }
 
 /// A bar that vanishes when it is dropped.

@@ -152,6 +152,9 @@ fn generate_prints_the_continuation_and_nothing_else() {
     );
     assert_eq!(grist(greedy.into_iter().chain(["-n", "3"])).ok(), ", there was");
     assert_eq!(grist(greedy.into_iter().chain(["-n", "0"])).ok(), "");
+    let long = grist(greedy.into_iter().chain(["-n", "3", "--ctx", "513"]));
+    assert!(long.err.contains("longer than the 512 tokens"), "{}", long.err);
+    assert_eq!(long.ok(), ", there was");
     let stats = grist(greedy.into_iter().chain(["-n", "3", "--stats"]));
     assert!(
         stats.err.starts_with("prompt: 5 tokens, ") && stats.err.contains("generated: 3 tokens"),
