@@ -133,7 +133,7 @@ fn add_products<I: Isa>(isa: I, acc: &mut [I::Floats; 4], w: &[f32; 32], x: &[f3
     }
 }
 
-/// `a * offset`, for offsets that are powers of two up to 32.
+/// `a * offset`, for offsets that are powers of two up to 64.
 #[inline(always)]
 pub(crate) fn shl_by_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
     match offset {
@@ -142,7 +142,8 @@ pub(crate) fn shl_by_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints 
         4 => isa.shl_ints::<2>(a),
         8 => isa.shl_ints::<3>(a),
         16 => isa.shl_ints::<4>(a),
-        _ => isa.shl_ints::<5>(a),
+        32 => isa.shl_ints::<5>(a),
+        _ => isa.shl_ints::<6>(a),
     }
 }
 
