@@ -110,7 +110,9 @@ mod tests {
             for (x, &found) in values().into_iter().zip(&expected) {
                 let exact = exact(f64::from(x));
                 let error = (f64::from(found) - exact).abs();
-                assert!(error <= 1e-6 * exact.abs() + 1e-11, "{activation:?}({x}) = {found}, not {exact}");
+                // Far out, the rounding of the exponent's argument shows: some units in the last place of x^2.
+                let bound = (1e-6 + 1e-7 * f64::from(x).powi(2)) * exact.abs() + 1e-11;
+                assert!(error <= bound, "{activation:?}({x}) = {found}, not {exact}");
             }
             for level in Level::available() {
                 let mut found = values();

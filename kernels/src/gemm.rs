@@ -12,15 +12,16 @@
 //! ```
 //!
 //! 1. Codes of four bits can be summed eight times in 16 bits, codes of five bits four times, of six bits twice
-//!    ([`Codes::sums_in_16_bits`]); then they are widened, and the same instruction applies the group's scale.
+//!    (`Codes::sums_in_16_bits`); then they are widened, and the same instruction applies the group's scale.
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
 
 use crate::activations::Columns;
-use crate::gemv::{pairs, shl_by_offset};
+use crate::dispatch::Task;
+use crate::gemv::shl_by_offset;
 use crate::output::Output;
-use crate::quant::{Block, Codes, Scaled, Superblock};
-use crate::simd::Isa;
-use crate::tile::{FLOAT_ROWS, Panel, ROWS, unpack_floats};
+use crate::quant::Codes;
+use crate::simd::{Isa, Level};
+use crate::tile::{FLOAT_ROWS, Kind, Panel, ROWS};
 
 /// Registers of eight rows in a panel.
 const VECTORS: usize = ROWS / 8;
@@ -28,7 +29,7 @@ const VECTORS: usize = ROWS / 8;
 /// A value for each row and for each of `C` columns.
 type Tile<T, const C: usize> = [[T; VECTORS]; C];
 
-/// Calls `$tile::<.., C>` for groups of four columns and then for what is left.
+/// Calls `$body` with `$c` a constant for groups of four columns, and then for what is left.
 macro_rules! for_columns {
     ($count:expr, |$column:ident, $c:ident| $body:expr) => {{
         let mut $column = 0;
@@ -59,37 +60,91 @@ macro_rules! for_columns {
     }};
 }
 
-/// Superblock rows `rows` times all columns.
-#[inline(always)]
-pub(crate) fn superblocks<I: Isa, B: Superblock>(
-    isa: I,
-    rows: &[B],
+/// How many products of codes fit in 16 bits, as a type: what the innermost loop is compiled for.
+trait Range {
+    const STEPS: usize;
+    const SIGNED: bool = false;
+}
+
+struct Eight;
+struct Four;
+struct Two;
+struct One;
+struct Signed;
+
+impl Range for Eight {
+    const STEPS: usize = 8;
+}
+impl Range for Four {
+    const STEPS: usize = 4;
+}
+impl Range for Two {
+    const STEPS: usize = 2;
+}
+impl Range for One {
+    const STEPS: usize = 1;
+}
+impl Range for Signed {
+    const STEPS: usize = 1;
+    const SIGNED: bool = true;
+}
+
+/// Multiplies `panel`, the rows `first .. first + count` of a matrix, with all columns.
+pub(crate) fn multiply(
+    level: Level,
+    panel: &Panel<'_>,
     x: Columns<'_>,
-    panel: &mut Panel<'_>,
+    first: usize,
+    count: usize,
     out: &mut Output<'_>,
 ) {
-    let row_blocks = x.len() / 256;
-    for (first, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
-        let mut count = 0;
-        for row in rows.chunks_exact(row_blocks) {
-            panel.put_superblocks(isa, count, row);
-            count += 1;
-        }
-        (count..ROWS).for_each(|row| panel.put_nothing(row));
+    let rows = (first, count);
+    let Kind { codes, group, .. } = panel.kind;
+    // A group's sum must not run into the next group, which has another scale.
+    match codes.sums_in_16_bits().min(group / 4) {
+        8 => level.run(Multiply { panel, x, rows, out, range: Eight }),
+        4 => level.run(Multiply { panel, x, rows, out, range: Four }),
+        2 => level.run(Multiply { panel, x, rows, out, range: Two }),
+        _ if codes != Codes::Signed => level.run(Multiply { panel, x, rows, out, range: One }),
+        _ => level.run(Multiply { panel, x, rows, out, range: Signed }),
+    }
+}
+
+struct Multiply<'a, 'p, 'o, R> {
+    panel: &'a Panel<'p>,
+    x: Columns<'a>,
+    /// The first row and the number of rows.
+    rows: (usize, usize),
+    out: &'a mut Output<'o>,
+    #[allow(dead_code, reason = "a type, not a value")]
+    range: R,
+}
+
+impl<R: Range> Task for Multiply<'_, '_, '_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Multiply { panel, x, rows, out, .. } = self;
         for_columns!(x.count(), |column, C| {
-            let tile = superblock_tile::<I, B, C>(isa, panel, x, column);
-            write(isa, &tile, first, count, column, out);
+            let tile = if panel.kind.superblocks {
+                superblock_tile::<I, R, C>(isa, panel, x, column)
+            } else {
+                scaled_tile::<I, R, C>(isa, panel, x, column)
+            };
+            write(isa, &tile, rows, column, out);
         });
     }
 }
 
 #[inline(always)]
-fn superblock_tile<I: Isa, B: Superblock, const C: usize>(
+fn superblock_tile<I: Isa, R: Range, const C: usize>(
     isa: I,
     panel: &Panel<'_>,
     x: Columns<'_>,
     column: usize,
 ) -> Tile<I::Floats, C> {
+    let Kind { offset, mins: has_mins, .. } = panel.kind;
     let codes: [_; C] = core::array::from_fn(|c| x.codes(column + c).as_flattened().as_chunks::<4>().0);
     let sums: [_; C] = core::array::from_fn(|c| x.short_sums(column + c));
     let scales: [_; C] = core::array::from_fn(|c| x.scales(column + c));
@@ -97,22 +152,17 @@ fn superblock_tile<I: Isa, B: Superblock, const C: usize>(
     for block in 0..x.len() / 256 {
         let mut dots = [[isa.zero_ints(); VECTORS]; C];
         let mut mins = [[isa.zero_ints(); VECTORS]; C];
-        for group in 256 / B::GROUP * block..256 / B::GROUP * (block + 1) {
-            let group_scales =
-                &panel.group_scales[group * (B::GROUP / 16)].as_flattened().as_chunks::<16>().0;
-            let steps = B::CODES.sums_in_16_bits().min(B::GROUP / 4);
-            let mut quad = group * (B::GROUP / 4);
-            for _ in 0..B::GROUP / 4 / steps {
-                let sums16 = products::<I, C>(isa, B::CODES, panel, &codes, quad, steps);
-                quad += steps;
-                for (dots, sums16) in dots.iter_mut().zip(&sums16) {
-                    for ((dot, &sums16), scales) in dots.iter_mut().zip(sums16).zip(group_scales.iter()) {
-                        *dot = isa.add_ints(*dot, isa.dot_shorts(sums16, isa.shorts(scales)));
-                    }
+        for chunk in 0..64 / R::STEPS {
+            let quad = 64 * block + chunk * R::STEPS;
+            let group_scales = panel.group_scales[quad / 4].as_flattened().as_chunks::<16>().0;
+            let sums16 = products::<I, R, C>(isa, panel, &codes, quad);
+            for (dots, sums16) in dots.iter_mut().zip(&sums16) {
+                for ((dot, &sums16), scales) in dots.iter_mut().zip(sums16).zip(group_scales) {
+                    *dot = isa.add_ints(*dot, isa.dot_shorts(sums16, isa.shorts(scales)));
                 }
             }
         }
-        if B::MINS || B::OFFSET != 0 {
+        if has_mins || offset != 0 {
             for pair in 0..8 {
                 let group_mins = &panel.group_mins[8 * block + pair].as_flattened().as_chunks::<16>().0;
                 for (mins, sums) in mins.iter_mut().zip(&sums) {
@@ -129,11 +179,11 @@ fn superblock_tile<I: Isa, B: Superblock, const C: usize>(
             let dx = isa.splat(scales[c][block]);
             for v in 0..VECTORS {
                 let (mut dot, min) = (dots[c][v], mins[c][v]);
-                if B::OFFSET != 0 {
+                if offset != 0 {
                     dot = isa.sub_ints(dot, min);
                 }
                 acc[c][v] = isa.fma(isa.to_floats(dot), isa.mul(isa.floats(&row_scales[v]), dx), acc[c][v]);
-                if B::MINS {
+                if has_mins {
                     let scale = isa.mul(isa.floats(&row_mins[v]), dx);
                     acc[c][v] = isa.fma(isa.to_floats(min), isa.mul(scale, isa.splat(-1.0)), acc[c][v]);
                 }
@@ -143,37 +193,14 @@ fn superblock_tile<I: Isa, B: Superblock, const C: usize>(
     acc
 }
 
-/// Rows of scaled blocks times all columns.
 #[inline(always)]
-pub(crate) fn scaled<I: Isa, B: Scaled>(
-    isa: I,
-    rows: &[B],
-    x: Columns<'_>,
-    panel: &mut Panel<'_>,
-    out: &mut Output<'_>,
-) {
-    let row_blocks = x.len() / B::LEN;
-    for (first, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
-        let mut count = 0;
-        for row in rows.chunks_exact(row_blocks) {
-            panel.put_scaled(isa, count, row);
-            count += 1;
-        }
-        (count..ROWS).for_each(|row| panel.put_nothing(row));
-        for_columns!(x.count(), |column, C| {
-            let tile = scaled_tile::<I, B, C>(isa, panel, x, column);
-            write(isa, &tile, first, count, column, out);
-        });
-    }
-}
-
-#[inline(always)]
-fn scaled_tile<I: Isa, B: Scaled, const C: usize>(
+fn scaled_tile<I: Isa, R: Range, const C: usize>(
     isa: I,
     panel: &Panel<'_>,
     x: Columns<'_>,
     column: usize,
 ) -> Tile<I::Floats, C> {
+    let Kind { offset, mins: has_mins, .. } = panel.kind;
     let codes: [_; C] = core::array::from_fn(|c| x.codes(column + c).as_flattened().as_chunks::<4>().0);
     let sums: [_; C] = core::array::from_fn(|c| x.sums(column + c));
     let scales: [_; C] = core::array::from_fn(|c| x.scales(column + c));
@@ -181,9 +208,8 @@ fn scaled_tile<I: Isa, B: Scaled, const C: usize>(
     let mut parts = [[[isa.splat(0.0); VECTORS]; C]; 8];
     for part in 0..x.len() / 32 {
         let mut dots = [[isa.zero_ints(); VECTORS]; C];
-        let steps = B::CODES.sums_in_16_bits();
-        for chunk in 0..8 / steps {
-            let sums16 = products::<I, C>(isa, B::CODES, panel, &codes, 8 * part + chunk * steps, steps);
+        for chunk in 0..8 / R::STEPS {
+            let sums16 = products::<I, R, C>(isa, panel, &codes, 8 * part + chunk * R::STEPS);
             for (dots, sums16) in dots.iter_mut().zip(&sums16) {
                 for (dot, &sums16) in dots.iter_mut().zip(sums16) {
                     *dot = isa.add_ints(*dot, isa.sum_pairs(sums16));
@@ -198,11 +224,11 @@ fn scaled_tile<I: Isa, B: Scaled, const C: usize>(
             let sum = isa.splat_int(sums[c][part]);
             for v in 0..VECTORS {
                 let mut dot = dots[c][v];
-                if B::OFFSET != 0 {
-                    dot = isa.sub_ints(dot, shl_by_offset(isa, sum, B::OFFSET));
+                if offset != 0 {
+                    dot = isa.sub_ints(dot, shl_by_offset(isa, sum, offset));
                 }
                 acc[c][v] = isa.fma(isa.to_floats(dot), isa.mul(isa.floats(&row_scales[v]), dx), acc[c][v]);
-                if B::MINS {
+                if has_mins {
                     let sum = isa.mul(dx, isa.to_floats(sum));
                     acc[c][v] = isa.fma(isa.floats(&row_mins[v]), sum, acc[c][v]);
                 }
@@ -221,23 +247,23 @@ fn scaled_tile<I: Isa, B: Scaled, const C: usize>(
     tile
 }
 
-/// The microkernel: `steps` times four weights of sixteen rows times `C` columns, from quad `first` on.
+/// The microkernel: four weights of sixteen rows times `C` columns, as often as 16 bits hold, from quad `first` on.
 #[inline(always)]
-fn products<I: Isa, const C: usize>(
+fn products<I: Isa, R: Range, const C: usize>(
     isa: I,
-    range: Codes,
     panel: &Panel<'_>,
     x: &[&[[i8; 4]]; C],
     first: usize,
-    steps: usize,
 ) -> Tile<I::Shorts, C> {
     let mut sums16 = [[isa.zero_shorts(); VECTORS]; C];
-    for quad in first..first + steps {
+    for quad in first..first + R::STEPS {
         let w = panel.codes[quad].as_flattened().as_chunks::<32>().0;
         for (sums16, x) in sums16.iter_mut().zip(x) {
             let x = isa.splat_quad(x[quad]);
             for (sum, w) in sums16.iter_mut().zip(w) {
-                *sum = isa.add_shorts(*sum, pairs(isa, range, isa.bytes(w), x));
+                let w = isa.bytes(w);
+                let pairs = if R::SIGNED { isa.pairs_signed(w, x) } else { isa.pairs_unsigned(w, x) };
+                *sum = isa.add_shorts(*sum, pairs);
             }
         }
     }
@@ -248,8 +274,7 @@ fn products<I: Isa, const C: usize>(
 fn write<I: Isa, const C: usize>(
     isa: I,
     tile: &Tile<I::Floats, C>,
-    first: usize,
-    count: usize,
+    (first, count): (usize, usize),
     column: usize,
     out: &mut Output<'_>,
 ) {
@@ -262,21 +287,34 @@ fn write<I: Isa, const C: usize>(
     }
 }
 
-/// Rows of any format, made floats, times all columns.
-#[inline(always)]
-pub(crate) fn plain<I: Isa, B: Block>(
-    isa: I,
-    rows: &[B],
+/// Multiplies rows of floats, `padded` long (at most [`FLOAT_ROWS`] of them, from row `first` of a matrix on), with all
+/// columns.
+pub(crate) fn multiply_floats(
+    level: Level,
+    panel: &[f32],
+    padded: usize,
     x: Columns<'_>,
-    scratch: &mut [f32],
+    first: usize,
     out: &mut Output<'_>,
 ) {
-    let row_blocks = x.len() / B::LEN;
-    let padded = x.len().next_multiple_of(32);
-    for (first, rows) in (0..).step_by(FLOAT_ROWS).zip(rows.chunks(FLOAT_ROWS * row_blocks)) {
-        unpack_floats(isa, rows, row_blocks, padded, scratch);
-        let count = rows.len() / row_blocks;
-        let panel = &scratch[..count * padded];
+    debug_assert!(panel.len() <= FLOAT_ROWS * padded);
+    level.run(MultiplyFloats { panel, padded, x, first, out });
+}
+
+struct MultiplyFloats<'a, 'o> {
+    panel: &'a [f32],
+    padded: usize,
+    x: Columns<'a>,
+    first: usize,
+    out: &'a mut Output<'o>,
+}
+
+impl Task for MultiplyFloats<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let MultiplyFloats { panel, padded, x, first, out } = self;
         for_columns!(x.count(), |column, C| {
             for (three, panel) in (first..).step_by(3).zip(panel.chunks(3 * padded)) {
                 match panel.len() / padded {

@@ -7,7 +7,7 @@
 //!   multiply-add, then, if the format has minimums, theirs as another.
 //! - **Scaled**: eight accumulators; part `k` (32 weights) goes to accumulator `k mod 8` as a fused multiply-add of
 //!   its integer sum, then of its minimum; one tree ([`Isa::sum`]) at the end.
-//! - **Plain**: the row as floats, padded with zeros to a multiple of 32; weight `k` goes to accumulator `k mod 32`;
+//! - **Plain**: the row made floats, padded with zeros to a multiple of 32; weight `k` goes to accumulator `k mod 32`;
 //!   the four registers of eight are added as `(0+2) + (1+3)`, then by [`Isa::sum`].
 
 use crate::activations::Columns;
@@ -99,38 +99,21 @@ pub(crate) fn scaled<I: Isa, B: Scaled>(isa: I, row: &[B], x: Columns<'_>) -> f3
     isa.sum(isa.floats(&lanes))
 }
 
-/// One row of any format, made floats a piece at a time, times column 0.
+/// One row of floats, padded with zeros to a multiple of 32, times a column of floats.
 #[inline(always)]
-pub(crate) fn plain<I: Isa, B: Block>(isa: I, row: &[B], x: Columns<'_>) -> f32 {
+pub(crate) fn floats<I: Isa>(isa: I, row: &[f32], x: &[f32]) -> f32 {
     let mut acc = [isa.splat(0.0); 4];
-    let pieces = row.chunks(PIECE / B::LEN).zip(x.float_column(0).chunks(PIECE));
-    for (blocks, x) in pieces {
-        let mut w = [0.0; PIECE];
-        B::unpack(isa, blocks, &mut w);
-        let (whole, left) = x.as_chunks::<32>();
-        let (w_whole, w_left) = w.split_at(32 * whole.len());
-        for (w, x) in w_whole.as_chunks::<32>().0.iter().zip(whole) {
-            add_products(isa, &mut acc, w, x);
-        }
-        if !left.is_empty() {
-            let (mut w, mut x) = ([0.0; 32], [0.0; 32]);
-            w[..left.len()].copy_from_slice(&w_left[..left.len()]);
-            x[..left.len()].copy_from_slice(left);
-            add_products(isa, &mut acc, &w, &x);
+    let (whole, left) = x.as_chunks::<32>();
+    let mut last = [0.0; 32];
+    last[..left.len()].copy_from_slice(left);
+    let last = (!left.is_empty()).then_some(&last);
+    for (w, x) in row.as_chunks::<32>().0.iter().zip(whole.iter().chain(last)) {
+        let pairs = w.as_chunks::<8>().0.iter().zip(x.as_chunks::<8>().0);
+        for (acc, (w, x)) in acc.iter_mut().zip(pairs) {
+            *acc = isa.fma(isa.floats(w), isa.floats(x), *acc);
         }
     }
     isa.sum(isa.add(isa.add(acc[0], acc[2]), isa.add(acc[1], acc[3])))
-}
-
-/// Weights that are made floats at a time: a multiple of every block's length.
-pub(crate) const PIECE: usize = 256;
-
-#[inline(always)]
-fn add_products<I: Isa>(isa: I, acc: &mut [I::Floats; 4], w: &[f32; 32], x: &[f32; 32]) {
-    let pairs = w.as_chunks::<8>().0.iter().zip(x.as_chunks::<8>().0);
-    for (acc, (w, x)) in acc.iter_mut().zip(pairs) {
-        *acc = isa.fma(isa.floats(w), isa.floats(x), *acc);
-    }
 }
 
 /// `a * offset`, for offsets that are powers of two up to 64.

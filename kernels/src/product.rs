@@ -5,11 +5,11 @@ use crate::dispatch::Task;
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{self, Panel};
+use crate::tile::{self, FLOAT_ROWS, Kind, Panel, ROWS, UnpackFloats, UnpackScaled, UnpackSuperblocks};
 use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
-pub const PANEL_ROWS: usize = tile::ROWS;
+pub const PANEL_ROWS: usize = ROWS;
 
 pub use tile::scratch_len;
 
@@ -35,15 +35,11 @@ macro_rules! list {
             }
         }
 
-        impl Task for Product<'_, '_> {
-            type Output = Result<(), Mismatch>;
-
-            #[inline(always)]
-            fn run<I: Isa>(mut self, isa: I) -> Self::Output {
-                match self.ty {
-                    $(<quant::$block as Block>::TYPE => self.$path::<I, quant::$block>(isa),)*
-                    _ => Err(Mismatch { what: "types that can be computed", expected: 1, found: 0 }),
-                }
+        /// Takes the path of the type.
+        fn run(mut product: Product<'_, '_>) -> Result<(), Mismatch> {
+            match product.ty {
+                $(<quant::$block as Block>::TYPE => product.$path::<quant::$block>(),)*
+                _ => Err(Mismatch { what: "types that can be computed", expected: 1, found: 0 }),
             }
         }
     };
@@ -52,8 +48,8 @@ for_each_format!(list);
 
 /// Writes the product of every row of `weights` and every column of `x` to `out`.
 ///
-/// `weights` holds `out.rows()` rows of `x.len()` weights of type `ty`; `out` is `[columns, rows]`. One column is
-/// multiplied row by row where the weights lie; more columns need `scratch`, of [`scratch_len`] floats.
+/// `weights` holds `out.rows()` rows of `x.len()` weights of type `ty`; `out` is `[columns, rows]`. One column of codes
+/// is multiplied row by row where the weights lie; all else needs `scratch`, of [`scratch_len`] floats.
 ///
 /// # Errors
 /// [`Mismatch`] where the lengths do not belong together, or `x` is not in the type's [`form`].
@@ -82,17 +78,19 @@ pub fn multiply(
     if form(ty) != Some(x.form()) {
         return Err(Mismatch { what: "columns in the form of the weights", expected: x.count(), found: 0 });
     }
-    if x.count() > 1 && scratch.len() < scratch_len(x.len()) {
+    let in_place = x.count() == 1 && x.form() != Form::Floats;
+    if !in_place && scratch.len() < scratch_len(x.len()) {
         return Err(Mismatch {
             what: "floats of scratch",
             expected: scratch_len(x.len()),
             found: scratch.len(),
         });
     }
-    level.run(Product { ty, weights, x, scratch, out })
+    run(Product { level, ty, weights, x, scratch, out })
 }
 
 struct Product<'a, 'o> {
+    level: Level,
     ty: GgmlType,
     weights: &'a [u8],
     x: Columns<'a>,
@@ -100,20 +98,22 @@ struct Product<'a, 'o> {
     out: Output<'o>,
 }
 
-/// One path of products: row by row for a column, panel by panel for more.
-macro_rules! path {
-    ($path:ident, $block:path, |$isa:ident, $product:ident, $rows:ident| $panels:expr) => {
-        #[inline(always)]
-        fn $path<I: Isa, B: $block>(&mut self, $isa: I) -> Result<(), Mismatch> {
-            let $rows = bytemuck::cast_slice::<u8, B>(self.weights);
-            let $product = self;
-            if $product.x.count() > 1 {
-                $panels
-            } else {
-                let blocks = $product.x.len() / B::LEN;
-                for (row, out) in $rows.chunks_exact(blocks).zip($product.out.column(0)) {
-                    *out = gemv::$path($isa, row, $product.x);
-                }
+/// A path of integer products: row by row for a column, panel by panel for more.
+macro_rules! integer_path {
+    ($path:ident, $block:path, $kind:ident, $unpack:ident, $rows_of_one_column:ident) => {
+        fn $path<B: $block>(&mut self) -> Result<(), Mismatch> {
+            let rows = bytemuck::cast_slice::<u8, B>(self.weights);
+            let row_blocks = self.x.len() / B::LEN;
+            if self.x.count() == 1 {
+                let out = self.out.column(0);
+                self.level.run($rows_of_one_column { rows, row_blocks, x: self.x, out });
+                return Ok(());
+            }
+            let mut panel = Panel::new(self.scratch, self.x.len(), Kind::$kind::<B>())?;
+            for (first, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
+                self.level.run($unpack { rows, row_blocks, panel: &mut panel });
+                let count = rows.len() / row_blocks;
+                gemm::multiply(self.level, &panel, self.x, first, count, &mut self.out);
             }
             Ok(())
         }
@@ -121,13 +121,66 @@ macro_rules! path {
 }
 
 impl Product<'_, '_> {
-    path!(plain, Block, |isa, p, rows| gemm::plain(isa, rows, p.x, p.scratch, &mut p.out));
-    path!(scaled, quant::Scaled, |isa, p, rows| {
-        gemm::scaled(isa, rows, p.x, &mut Panel::new(p.scratch, p.x.len(), 32)?, &mut p.out)
-    });
-    path!(superblocks, quant::Superblock, |isa, p, rows| {
-        gemm::superblocks(isa, rows, p.x, &mut Panel::new(p.scratch, p.x.len(), 256)?, &mut p.out)
-    });
+    integer_path!(scaled, quant::Scaled, of_scaled, UnpackScaled, ScaledRows);
+    integer_path!(superblocks, quant::Superblock, of_superblocks, UnpackSuperblocks, SuperblockRows);
+
+    fn plain<B: Block>(&mut self) -> Result<(), Mismatch> {
+        let rows = bytemuck::cast_slice::<u8, B>(self.weights);
+        let (level, x) = (self.level, self.x);
+        let row_blocks = x.len() / B::LEN;
+        let padded = x.len().next_multiple_of(32);
+        let at_a_time = if x.count() == 1 { 1 } else { FLOAT_ROWS };
+        for (first, rows) in (0..).step_by(at_a_time).zip(rows.chunks(at_a_time * row_blocks)) {
+            let panel = &mut self.scratch[..rows.len() / row_blocks * padded];
+            level.run(UnpackFloats { rows, row_blocks, padded, out: panel });
+            if x.count() == 1 {
+                self.out.column(0)[first] = level.run(FloatRow { row: panel, x: x.float_column(0) });
+            } else {
+                gemm::multiply_floats(level, panel, padded, x, first, &mut self.out);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows times the one column, where they lie.
+macro_rules! rows_task {
+    ($name:ident, $block:path, $row:path) => {
+        struct $name<'a, B> {
+            rows: &'a [B],
+            row_blocks: usize,
+            x: Columns<'a>,
+            out: &'a mut [f32],
+        }
+
+        impl<B: $block> Task for $name<'_, B> {
+            type Output = ();
+
+            #[inline(always)]
+            fn run<I: Isa>(self, isa: I) {
+                for (row, out) in self.rows.chunks_exact(self.row_blocks).zip(self.out) {
+                    *out = $row(isa, row, self.x);
+                }
+            }
+        }
+    };
+}
+
+rows_task!(ScaledRows, quant::Scaled, gemv::scaled);
+rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks);
+
+struct FloatRow<'a> {
+    row: &'a [f32],
+    x: &'a [f32],
+}
+
+impl Task for FloatRow<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        gemv::floats(isa, self.row, self.x)
+    }
 }
 
 #[cfg(test)]

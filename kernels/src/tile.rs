@@ -4,7 +4,8 @@
 //! register holds four codes of eight rows and meets four activations broadcast to all lanes.
 
 use crate::Mismatch;
-use crate::quant::{Block, Scaled, Superblock};
+use crate::dispatch::Task;
+use crate::quant::{Block, Codes, Scaled, Superblock};
 use crate::simd::Isa;
 
 /// Rows of a panel of integer codes.
@@ -15,8 +16,32 @@ pub(crate) const FLOAT_ROWS: usize = 12;
 /// One value for each row of a panel.
 type Lanes = [f32; ROWS];
 
+/// What the microkernel must know of a format.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub superblocks: bool,
+    pub codes: Codes,
+    /// What is subtracted from every code: zero or a power of two.
+    pub offset: i32,
+    pub mins: bool,
+    /// Weights that share a group scale.
+    pub group: usize,
+}
+
+impl Kind {
+    pub fn of_scaled<B: Scaled>() -> Self {
+        Kind { superblocks: false, codes: B::CODES, offset: B::OFFSET, mins: B::MINS, group: 32 }
+    }
+
+    pub fn of_superblocks<B: Superblock>() -> Self {
+        let offset = i32::from(B::OFFSET);
+        Kind { superblocks: true, codes: B::CODES, offset, mins: B::MINS, group: B::GROUP }
+    }
+}
+
 /// Sixteen rows of integer codes. `len` weights a row; rows that are missing at the end of a matrix are zero.
 pub(crate) struct Panel<'a> {
+    pub kind: Kind,
     /// `[len / 4][row][4]`
     pub codes: &'a mut [[[u8; 4]; ROWS]],
     /// Superblocks: the scale of each sixteen, twice for each row: `[len / 16][row][2]`.
@@ -38,8 +63,9 @@ pub fn scratch_len(len: usize) -> usize {
 }
 
 impl<'a> Panel<'a> {
-    /// Cuts a panel for rows of `len` weights, with scales for every `block` weights, out of `scratch`.
-    pub(crate) fn new(scratch: &'a mut [f32], len: usize, block: usize) -> Result<Self, Mismatch> {
+    /// Cuts a panel for rows of `len` weights out of `scratch`.
+    pub(crate) fn new(scratch: &'a mut [f32], len: usize, kind: Kind) -> Result<Self, Mismatch> {
+        let block = if kind.superblocks { 256 } else { 32 };
         let needed = scratch_len(len);
         if scratch.len() < needed {
             return Err(Mismatch {
@@ -54,6 +80,7 @@ impl<'a> Panel<'a> {
         let (scales, rest) = rest.split_at_mut(len / block * ROWS);
         let (mins, _) = rest.split_at_mut(len / block * ROWS);
         Ok(Panel {
+            kind,
             codes: bytemuck::cast_slice_mut(codes),
             group_scales: bytemuck::cast_slice_mut(group_scales),
             group_mins: bytemuck::cast_slice_mut(group_mins),
@@ -123,24 +150,65 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// Unpacks up to [`FLOAT_ROWS`] rows of any format as floats, each padded with zeros to `padded` floats, a multiple of
-/// 32.
-#[inline(always)]
-pub(crate) fn unpack_floats<I: Isa, B: Block>(
-    isa: I,
-    rows: &[B],
-    row_blocks: usize,
-    padded: usize,
-    out: &mut [f32],
-) {
-    const PIECE: usize = crate::gemv::PIECE;
-    for (row, out) in rows.chunks_exact(row_blocks).zip(out.chunks_exact_mut(padded)) {
-        for (blocks, out) in row.chunks(PIECE / B::LEN).zip(out.chunks_mut(PIECE)) {
-            let weights = blocks.len() * B::LEN;
-            let mut piece = [0.0; PIECE];
-            B::unpack(isa, blocks, &mut piece);
-            let (out, padding) = out.split_at_mut(weights);
-            out.copy_from_slice(&piece[..weights]);
+/// Unpacks rows of scaled blocks: as many as there are, and zeros in the place of those that are missing.
+pub(crate) struct UnpackScaled<'a, 'p, B> {
+    pub rows: &'a [B],
+    pub row_blocks: usize,
+    pub panel: &'a mut Panel<'p>,
+}
+
+impl<B: Scaled> Task for UnpackScaled<'_, '_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut count = 0;
+        for row in self.rows.chunks_exact(self.row_blocks) {
+            self.panel.put_scaled(isa, count, row);
+            count += 1;
+        }
+        (count..ROWS).for_each(|row| self.panel.put_nothing(row));
+    }
+}
+
+/// Unpacks rows of superblocks: as many as there are, and zeros in the place of those that are missing.
+pub(crate) struct UnpackSuperblocks<'a, 'p, B> {
+    pub rows: &'a [B],
+    pub row_blocks: usize,
+    pub panel: &'a mut Panel<'p>,
+}
+
+impl<B: Superblock> Task for UnpackSuperblocks<'_, '_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut count = 0;
+        for row in self.rows.chunks_exact(self.row_blocks) {
+            self.panel.put_superblocks(isa, count, row);
+            count += 1;
+        }
+        (count..ROWS).for_each(|row| self.panel.put_nothing(row));
+    }
+}
+
+/// Unpacks rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
+pub(crate) struct UnpackFloats<'a, B> {
+    pub rows: &'a [B],
+    pub row_blocks: usize,
+    pub padded: usize,
+    pub out: &'a mut [f32],
+}
+
+impl<B: Block> Task for UnpackFloats<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let rows = self.rows.chunks_exact(self.row_blocks);
+        for (row, out) in rows.zip(self.out.chunks_exact_mut(self.padded)) {
+            let (out, padding) = out.split_at_mut(self.row_blocks * B::LEN);
+            B::unpack(isa, row, out);
             padding.fill(0.0);
         }
     }

@@ -35,7 +35,6 @@ pub(crate) struct Mark(usize);
 
 /// A matrix of weights `[rows, len]` in some format: a row gives one output, `len` is the number of inputs.
 pub(crate) struct Matrix {
-    pub name: String,
     pub ty: GgmlType,
     pub rows: usize,
     pub len: usize,
@@ -45,13 +44,12 @@ pub(crate) struct Matrix {
 impl Matrix {
     /// A matrix over `bytes`, which hold `rows` rows of `len` weights.
     pub fn new(
-        name: String,
         ty: GgmlType,
         rows: usize,
         len: usize,
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
-        Matrix { name, ty, rows, len, bytes: Box::new(bytes) }
+        Matrix { ty, rows, len, bytes: Box::new(bytes) }
     }
 
     /// The rows as they lie in the file.

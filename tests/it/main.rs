@@ -4,4 +4,12 @@
 //! `tests/data` always run.
 
 mod formats;
+mod gguf;
 mod goldens;
+mod logits;
+mod sampler;
+mod templates;
+mod tokenizers;
+
+#[cfg(feature = "ggml")]
+mod ggml;

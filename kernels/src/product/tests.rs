@@ -26,9 +26,15 @@ fn weights(ty: GgmlType, count: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut weights = vec![0.0; ty.block_len()];
     while bytes.len() < count / ty.block_len() * ty.block_bytes() {
-        let block: Vec<u8> = (0..ty.block_bytes()).map(|_| random.next() as u8).collect();
+        let mut block: Vec<u8> = (0..ty.block_bytes()).map(|_| random.next() as u8).collect();
+        match ty {
+            // Of random bytes, few would be tame.
+            GgmlType::F64 => block.copy_from_slice(&f64::from(random.normal()).to_le_bytes()),
+            GgmlType::I32 | GgmlType::I64 => block[1..].fill(0),
+            _ => (),
+        }
         quant::dequantize_row(ty, &block, &mut weights).unwrap();
-        if weights.iter().all(|w| w.abs() < 1e3) {
+        if weights.iter().all(|w| w.abs() < 4e4) {
             bytes.extend(block);
         }
     }
@@ -217,7 +223,8 @@ fn the_largest_codes_and_activations_overflow_nowhere() {
                 .map(|x| x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum::<f64>());
             for (exact, &found) in exact.zip(&expected) {
                 let far = (f64::from(found) - exact).abs() > limit;
-                if limit < 1e30 && found.is_finite() && far {
+                // Where minimums cancel all weights, what is left is rounding.
+                if limit > 0.0 && limit < 1e30 && found.is_finite() && far {
                     failures.push(format!("{ty}, pattern {i}: {found} for {exact}"));
                 }
             }

@@ -200,7 +200,8 @@ impl Backend for Cpu<'_> {
             let window = unsafe { output.window(rows) };
             let Some(scratch) = scratch.get(thread) else { return };
             let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            if columns.count() > 1 && scratch.len() < scratch_len(weights.len) {
+            let in_place = columns.count() == 1 && form != Form::Floats;
+            if !in_place && scratch.len() < scratch_len(weights.len) {
                 scratch.resize(scratch_len(weights.len), 0.0);
             }
             if let Err(mismatch) = multiply(self.level, weights.ty, bytes, columns, &mut scratch, window) {

@@ -48,7 +48,7 @@ impl Threads {
     }
 
     /// Runs `lead` with the help of the pool's threads, which stay until it returns.
-    pub fn enter<R: Send>(&self, lead: impl FnOnce(&Team<'_>) -> R + Send) -> R {
+    pub fn enter<R>(&self, lead: impl FnOnce(&Team<'_>) -> R) -> R {
         let shared = Shared::new();
         let team = Team { shared: &shared, count: self.count };
         let Some(pool) = &self.pool else { return lead(&team) };
