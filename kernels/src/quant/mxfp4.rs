@@ -10,7 +10,8 @@
 //! w[i] = DOUBLED[q[i]] * 2^(e - 128)
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// Twice the values of the sixteen E2M1 codes, for MXFP4 and NVFP4 (ggml's `kvalues_mxfp4`). Code 8, minus zero,
 /// is plain zero.
@@ -45,6 +46,29 @@ impl Block for Mxfp4 {
         for (w, q) in out.iter_mut().zip(self.doubled()) {
             *w = f32::from(q) * d;
         }
+    }
+}
+
+impl Scaled for Mxfp4 {
+    const CODES: Codes = Codes::Unsigned(28);
+    const OFFSET: i32 = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+        isa.lookup(&RAISED, isa.nibbles(&self.qs))
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        half_e8m0(self.e)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        let mut scales = [0.0; 8];
+        for (scale, block) in scales.iter_mut().zip(blocks) {
+            *scale = half_e8m0(block.e);
+        }
+        isa.floats(&scales)
     }
 }
 

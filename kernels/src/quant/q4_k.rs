@@ -29,21 +29,26 @@ pub struct Q4K {
 }
 
 /// The 8 scales and the 8 minimums, 0 to 63, of Q4_K and Q5_K.
+#[inline(always)]
 pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut mins) = ([0; 8], [0; 8]);
-    for g in 0..4 {
-        let (scale, min, low) = (packed[g], packed[g + 4], packed[g + 8]);
-        scales[g] = scale & 0x3f;
-        mins[g] = min & 0x3f;
-        scales[g + 4] = (low & 0x0f) | (scale >> 6 << 4);
-        mins[g + 4] = (low >> 4) | (min >> 6 << 4);
-    }
-    (scales, mins)
+    // Four groups at a time, a byte each.
+    let [scale, min, low] = bytemuck::cast::<_, [[u8; 4]; 3]>(*packed).map(u32::from_le_bytes);
+    let upper = |packed: u32| packed >> 6 << 4 & 0x3030_3030;
+    let scales = [scale & 0x3f3f_3f3f, low & 0x0f0f_0f0f | upper(scale)];
+    let mins = [min & 0x3f3f_3f3f, low >> 4 & 0x0f0f_0f0f | upper(min)];
+    (bytemuck::cast(scales.map(u32::to_le_bytes)), bytemuck::cast(mins.map(u32::to_le_bytes)))
 }
 
 /// The lower four bits of the codes of group `g` (0 to 7) of Q4_K and Q5_K.
 pub(crate) fn four_bit_codes(qs: &[u8; 128], g: usize) -> [u8; 32] {
     core::array::from_fn(|j| qs[g / 2 * 32 + j] >> (g % 2 * 4) & 0x0f)
+}
+
+/// [`four_bit_codes`] in the words of an instruction set.
+#[inline(always)]
+pub(super) fn load_four_bits<I: Isa>(isa: I, qs: &[u8; 128], g: usize) -> I::Bytes {
+    let pair = isa.bytes(&qs.as_chunks::<32>().0[g / 2]);
+    if g.is_multiple_of(2) { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
 }
 
 impl Q4K {
@@ -75,8 +80,7 @@ impl Superblock for Q4K {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let pair = isa.bytes(&self.qs.as_chunks::<32>().0[part / 2]);
-        if part % 2 == 0 { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
+        load_four_bits(isa, &self.qs, part)
     }
     #[inline(always)]
     fn scale(&self) -> f32 {
