@@ -1,6 +1,6 @@
 //! The one error type of the public API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -63,12 +63,10 @@ pub enum Error {
         found: u64,
     },
     /// A metadata key is empty or not UTF-8.
-    #[error("metadata key number {index} (at byte {at}) must be UTF-8 and not empty, found {found:?}")]
+    #[error("metadata key number {index} must be UTF-8 and not empty, found {found:?}")]
     MetadataKey {
         /// Which key, counted from 0.
         index: u64,
-        /// Where in the file, in bytes from its beginning.
-        at: u64,
         /// The key, as far as it can be shown.
         found: String,
     },
@@ -119,12 +117,10 @@ pub enum Error {
         found: String,
     },
     /// The name of a tensor is not UTF-8.
-    #[error("the name of tensor number {index} (at byte {at}) is not UTF-8: {found:?}")]
+    #[error("the name of tensor number {index} is not UTF-8: {found:?}")]
     TensorName {
         /// Which tensor, counted from 0.
         index: u64,
-        /// Where in the file, in bytes from its beginning.
-        at: u64,
         /// The name, as far as it can be shown.
         found: String,
     },
@@ -226,8 +222,177 @@ pub enum Error {
         /// The tensor that begins earlier.
         other: String,
     },
+    /// A big-endian file holds a tensor of a type whose big-endian form is not settled.
+    #[error(
+        "the tensor `{tensor}` of this big-endian file is {ty}, which cannot be converted: use a little-endian file"
+    )]
+    BigEndianTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: GgmlType,
+    },
+    /// The header or the weights could not be written.
+    #[error("writing a GGUF file: {source}")]
+    GgufWrite {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A tensor's bytes came out of turn, or too many, or too few.
+    #[error("writing the tensor `{tensor}`: expected {expected}, found {found}")]
+    TensorWrite {
+        /// The tensor.
+        tensor: String,
+        /// What was due.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// What a path names is not a regular file.
+    #[error("{path} is {found}: give the path of a .gguf file")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it names.
+        found: &'static str,
+    },
+    /// A file has no bytes.
+    #[error("{path} is empty: download it again")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something is wrong with what a file holds.
+    #[error("{path}: {source}")]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// One part of a split file is named so that the others cannot be found.
+    #[error(
+        "{path} is one of {count} parts, but its name does not end with -00001-of-{count:05}.gguf or the like: \
+         give all parts the names that they had"
+    )]
+    SplitName {
+        /// The part.
+        path: PathBuf,
+        /// How many parts there are.
+        count: u16,
+    },
+    /// Parts of a split file are missing.
+    #[error("{} of the model's {count} parts are missing: {}", missing.len(), list(missing))]
+    SplitMissing {
+        /// Where the parts were expected.
+        missing: Vec<PathBuf>,
+        /// How many parts there are.
+        count: u16,
+    },
+    /// The parts of a split file do not belong together.
+    #[error("the metadata key `{key}` must be {expected} in this part of a split file, found {found}")]
+    SplitMismatch {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
     // ---- model and backend
-
+    /// The file names an architecture that this version does not know.
+    #[error("the architecture `{found}` is not supported; these are: {}", known.join(", "))]
+    UnsupportedArchitecture {
+        /// What the file names.
+        found: String,
+        /// What is supported.
+        known: Vec<&'static str>,
+    },
+    /// The model needs something that this version lacks.
+    #[error("this {architecture} model needs {feature}, which is not supported yet")]
+    UnsupportedFeature {
+        /// The model's architecture.
+        architecture: String,
+        /// What it needs.
+        feature: String,
+    },
+    /// A tensor that the architecture needs is not in the file.
+    #[error(
+        "the tensor `{tensor}`, which every {architecture} model has, is missing: the file is damaged or no model"
+    )]
+    TensorMissing {
+        /// The tensor.
+        tensor: String,
+        /// The architecture.
+        architecture: String,
+    },
+    /// A tensor has not the shape that the metadata ask for.
+    #[error("the tensor `{tensor}` must be {expected} by the metadata, found {found}")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// The shape it must have, the length of a row first.
+        expected: String,
+        /// The shape it has.
+        found: String,
+    },
+    /// A tensor is of a type that cannot be computed.
+    #[error("the tensor `{tensor}` is of type {ty}, which cannot be computed: requantize the model")]
+    TensorType {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: GgmlType,
+    },
+    /// The caller asked for an instruction set that is not there.
+    #[error("the instruction set `{asked}` is not available here; these are: {}", available.join(", "))]
+    LevelAbsent {
+        /// What was asked for.
+        asked: String,
+        /// What this processor has.
+        available: Vec<&'static str>,
+    },
+    /// The caller asked for a backend that is not there.
+    #[error("the backend `{asked}` is not part of this build; use `cpu`")]
+    BackendAbsent {
+        /// What was asked for.
+        asked: String,
+    },
+    /// The tokens do not fit the context.
+    #[error(
+        "{needed} tokens do not fit the context of {context}: ask for a longer context or give fewer tokens"
+    )]
+    ContextFull {
+        /// Tokens that there would be.
+        needed: usize,
+        /// Tokens that there may be.
+        context: usize,
+    },
+    /// The caller stopped the work.
+    #[error("cancelled; what was fed before is kept")]
+    Cancelled,
+    /// The operating system gave fewer threads than asked for.
+    #[error("expected {count} threads, but the system gives no more ({reason}): ask for fewer")]
+    Threads {
+        /// Threads asked for.
+        count: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// There is not enough memory.
+    #[error("out of memory: {what} need {bytes} bytes; use a shorter context or a smaller batch")]
+    OutOfMemory {
+        /// What the memory is for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// A mistake in this library: please report it.
+    #[error("internal error, please report it: {what}")]
+    Internal {
+        /// What went wrong.
+        what: &'static str,
+    },
     // ---- text: tokenizers
     /// The file's kind of tokenizer is not known.
     #[error(
@@ -302,6 +467,151 @@ pub enum Error {
         limit: usize,
     },
     // ---- text: templates
+    /// A chat template does not parse.
+    #[error("the chat template does not parse: line {line}: {what}")]
+    TemplateSyntax {
+        /// The line of the template, from 1.
+        line: usize,
+        /// What was expected and what was found.
+        what: String,
+    },
 
+    /// A chat template called `raise_exception`: it does not take such a conversation. The message is its own.
+    #[error("the chat template refuses this conversation: {message}")]
+    TemplateRefused {
+        /// The template's words.
+        message: String,
+    },
+
+    /// A chat template read something that was not given, or did to a value what its type does not allow.
+    #[error("the chat template fails at line {line}: {what}")]
+    TemplateFailed {
+        /// The line of the template, from 1; 0 where it is not known.
+        line: usize,
+        /// What went wrong there.
+        what: String,
+    },
+
+    /// A chat template, or its input, exceeds a bound that keeps hostile templates in check.
+    #[error("the chat template was stopped: {what}; if it is trusted, raise `RenderInput::limits`")]
+    TemplateLimit {
+        /// Which bound.
+        what: String,
+    },
     // ---- generate
+    /// An option is outside its range.
+    #[error("the option `{option}` must be {expected}, found {found}")]
+    InvalidOption {
+        /// The option, by the name of its field.
+        option: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A logit is NaN or positive infinity.
+    #[error(
+        "the logit of token {token} (of {logits}) is {found}, expected a finite number: \
+         the weights may be damaged, or the context longer than the model can take"
+    )]
+    NonFiniteLogit {
+        /// The first token with such a logit.
+        token: usize,
+        /// The logit.
+        found: f32,
+        /// How many logits there are.
+        logits: usize,
+    },
+    /// No token can be chosen: all are banned or have a logit of negative infinity.
+    #[error(
+        "no token can be chosen: expected at least one logit above negative infinity, found none among {logits}; \
+         ban fewer tokens"
+    )]
+    NoTokenLeft {
+        /// How many logits there are.
+        logits: usize,
+    },
+    /// A token is not in the vocabulary.
+    #[error("the token {token} is not in the vocabulary: expected an id below {vocab}")]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocab: usize,
+    },
+    /// Logits were asked for before any token was fed.
+    #[error("nothing was fed yet, so there is no next token: feed at least one token, such as BOS")]
+    NothingFed,
+    /// A conversation was asked of a model that has no chat template.
+    #[error(
+        "this model has no chat template, so it is taken for a base model ({evidence}): \
+         continue text with the stepper (`grist generate`), or give a template of your own"
+    )]
+    NoChatTemplate {
+        /// What speaks for a base or an instruction-tuned model.
+        evidence: Box<crate::generate::Evidence>,
+    },
+    // ---- ggml
+    /// This ggml has no such operation for this tensor type.
+    #[cfg(feature = "ggml")]
+    #[error("ggml {} has no {operation} for {ty}", crate::ggml::version())]
+    GgmlUnsupported {
+        /// What was asked for.
+        operation: &'static str,
+        /// For which type.
+        ty: gristmill_kernels::quant::GgmlType,
+    },
+    /// A slice given to ggml is too short, too long, or no whole number of blocks.
+    #[cfg(feature = "ggml")]
+    #[error("{what}: ggml would need {expected}, found {found}")]
+    GgmlSize {
+        /// Which slice, and what is counted.
+        what: &'static str,
+        /// What its length must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
+    /// The type can only be quantized with an importance for each column.
+    #[cfg(feature = "ggml")]
+    #[error("{ty} cannot be quantized without an importance matrix: give one value for each column")]
+    GgmlImatrix {
+        /// The type.
+        ty: gristmill_kernels::quant::GgmlType,
+    },
+    /// A value that is to be quantized is an infinity or not a number.
+    #[cfg(feature = "ggml")]
+    #[error("value {index} is {value}: ggml quantizes finite numbers only")]
+    GgmlNotFinite {
+        /// Which value.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// ggml failed; the message is its own.
+    #[cfg(feature = "ggml")]
+    #[error("ggml failed to {operation}: {message}")]
+    Ggml {
+        /// What was asked for.
+        operation: &'static str,
+        /// What ggml said: its last lines of log, or the assertion that failed.
+        message: String,
+    },
+}
+
+impl From<gristmill_kernels::Mismatch> for Error {
+    fn from(mismatch: gristmill_kernels::Mismatch) -> Self {
+        Error::Internal { what: mismatch.what }
+    }
+}
+impl Error {
+    /// The error with the path of the file that it was found in.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::InFile { path: path.to_owned(), source: Box::new(self) }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
 }

@@ -2,7 +2,27 @@
 //! and the loops over rows that join the two.
 //!
 //! This crate is `no_std` and allocates nothing. It knows no file, no thread and no model: slices come in,
-//! slices go out.
+//! slices go out. Every result is the same, bit for bit, at every [`Level`](simd::Level).
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "lengths are checked where a call enters the crate; inside, indices are bounded by them"
+)]
 
+pub mod activation;
+pub mod activations;
+pub mod attention;
+mod dispatch;
+mod gemm;
+mod gemv;
+mod mismatch;
+pub mod norm;
+mod output;
+pub mod product;
 pub mod quant;
+pub mod rope;
+pub mod simd;
+mod tile;
+
+pub use mismatch::Mismatch;
+pub use output::Output;

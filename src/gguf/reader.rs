@@ -188,10 +188,12 @@ fn guess(bytes: &[u8]) -> &'static str {
     }
 }
 
+pub(super) fn check_version(version: u32) -> Result<()> {
+    if (2..=3).contains(&version) { Ok(()) } else { Err(Error::GgufVersion { found: version }) }
+}
+
 fn parse<B: byteorder::ByteOrder>(bytes: &[u8], version: u32, byte_order: ByteOrder) -> Result<Gguf> {
-    if !(2..=3).contains(&version) {
-        return Err(Error::GgufVersion { found: version });
-    }
+    check_version(version)?;
     let mut cursor = Cursor::<B>::new(bytes, 8);
     let tensor_count: u64 = cursor.number().at(Place::Counts)?;
     let entry_count: u64 = cursor.number().at(Place::Counts)?;
@@ -215,23 +217,20 @@ fn parse<B: byteorder::ByteOrder>(bytes: &[u8], version: u32, byte_order: ByteOr
 fn read_metadata<B: byteorder::ByteOrder>(cursor: &mut Cursor<'_, B>, count: u64) -> Result<Metadata> {
     let mut metadata = Metadata::new();
     for index in 0..count {
-        let at = cursor.position() as u64;
-        let key = cursor.string().at(Place::Key(index))?;
-        let key = match std::str::from_utf8(key) {
+        // Copied before it is checked: a mapped file may change in between.
+        let key = match String::from_utf8(cursor.string().at(Place::Key(index))?.to_vec()) {
             Ok(key) if !key.is_empty() => key,
-            _ => {
-                return Err(Error::MetadataKey {
-                    index,
-                    at,
-                    found: String::from_utf8_lossy(key).into_owned(),
-                });
+            Ok(found) => return Err(Error::MetadataKey { index, found }),
+            Err(error) => {
+                let found = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                return Err(Error::MetadataKey { index, found });
             }
         };
-        if metadata.contains(key) {
-            return Err(Error::MetadataDuplicate { key: key.to_owned() });
+        if metadata.contains(&key) {
+            return Err(Error::MetadataDuplicate { key });
         }
-        let ty = read_type(cursor, key)?;
-        metadata.set(key, read_value(cursor, key, ty)?);
+        let ty = read_type(cursor, &key)?;
+        metadata.set(&key, read_value(cursor, &key, ty)?);
     }
     Ok(metadata)
 }
@@ -329,37 +328,34 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64> {
 
 /// Reads the tensor table; ranges hold offsets from the beginning of the data section.
 fn read_tensors<B: byteorder::ByteOrder>(cursor: &mut Cursor<'_, B>, count: u64) -> Result<Vec<TensorInfo>> {
-    let mut names = HashSet::new();
     let mut tensors = Vec::new();
     for index in 0..count {
-        let at = cursor.position() as u64;
-        let bytes = cursor.string().at(Place::TensorEntry(index))?;
-        let name = std::str::from_utf8(bytes).map_err(|_| Error::TensorName {
+        let bytes = cursor.string().at(Place::TensorEntry(index))?.to_vec();
+        let name = String::from_utf8(bytes).map_err(|error| Error::TensorName {
             index,
-            at,
-            found: String::from_utf8_lossy(bytes).into_owned(),
+            found: String::from_utf8_lossy(error.as_bytes()).into_owned(),
         })?;
-        if !names.insert(name) {
-            return Err(Error::TensorDuplicate { tensor: name.to_owned() });
-        }
-        let dims: u32 = cursor.number().at(Place::Tensor(name))?;
+        let dims: u32 = cursor.number().at(Place::Tensor(&name))?;
         if dims as usize > MAX_DIMS {
-            return Err(Error::TensorDims { tensor: name.to_owned(), found: dims.into() });
+            return Err(Error::TensorDims { tensor: name, found: dims.into() });
         }
-        let sizes: Vec<u64> = cursor.numbers(dims.into()).at(Place::Tensor(name))?;
-        let id: u32 = cursor.number().at(Place::Tensor(name))?;
-        let ty = GgmlType::from_id(id)
-            .ok_or_else(|| Error::TensorUnknownType { tensor: name.to_owned(), found: id })?;
-        let offset: u64 = cursor.number().at(Place::Tensor(name))?;
-        let (ne, bytes) = TensorInfo::layout(name, &sizes, ty)?;
-        let end = offset.checked_add(bytes).ok_or_else(|| Error::TensorOffset {
-            tensor: name.to_owned(),
-            found: offset,
-            bytes,
-        })?;
-        tensors.push(TensorInfo { name: name.to_owned(), ne, dims: sizes.len(), ty, range: offset..end });
+        let sizes: Vec<u64> = cursor.numbers(dims.into()).at(Place::Tensor(&name))?;
+        let id: u32 = cursor.number().at(Place::Tensor(&name))?;
+        let Some(ty) = GgmlType::from_id(id) else {
+            return Err(Error::TensorUnknownType { tensor: name, found: id });
+        };
+        let offset: u64 = cursor.number().at(Place::Tensor(&name))?;
+        let (ne, bytes) = TensorInfo::layout(&name, &sizes, ty)?;
+        let Some(end) = offset.checked_add(bytes) else {
+            return Err(Error::TensorOffset { tensor: name, found: offset, bytes });
+        };
+        tensors.push(TensorInfo { name, ne, dims: sizes.len(), ty, range: offset..end });
     }
-    Ok(tensors)
+    let mut names = HashSet::new();
+    match tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+        Some(twice) => Err(Error::TensorDuplicate { tensor: twice.name.clone() }),
+        None => Ok(tensors),
+    }
 }
 
 /// Turns offsets into places in the file, and sees that they are aligned and that no two tensors overlap.
@@ -386,3 +382,6 @@ fn place_tensors(tensors: &mut [TensorInfo], data_start: u64, alignment: u64) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod special;
 mod split;
 mod spm;
 mod strings;
+pub mod template;
 mod tokenizer;
 mod trie;
 mod unicode;

@@ -3,5 +3,13 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
+mod formats;
+mod gguf;
 mod goldens;
+mod logits;
+mod sampler;
+mod templates;
 mod tokenizers;
+
+#[cfg(feature = "ggml")]
+mod ggml;

@@ -1,0 +1,37 @@
+//! Joins formats and instruction sets: the only place with `#[target_feature]`.
+//!
+//! A loop is a [`Task`], written once over [`Isa`]; [`Level::run`] compiles it once for each level.
+
+use crate::simd::level::{Kind, Level};
+use crate::simd::{Isa, scalar::Scalar};
+
+/// Work that can run on any instruction set.
+pub(crate) trait Task {
+    /// What the work gives.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`, so that the body is compiled for the level.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+impl Level {
+    /// Runs the task in this level's instructions.
+    #[inline]
+    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+        match self.kind() {
+            Kind::Scalar => task.run(Scalar),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kind of level is only made where the processor has AVX2, FMA and F16C.
+            Kind::Avx2 => unsafe { avx2(task) },
+        }
+    }
+}
+
+/// # Safety
+/// The processor must have AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::avx2::Avx2::new() })
+}

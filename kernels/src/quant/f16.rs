@@ -1,0 +1,60 @@
+//! F16: the weight in half precision.
+//!
+//! ```text
+//! bytes 0..2   w: f16 = 1 bit of sign, 5 of exponent (bias 15), 10 of mantissa
+//! ```
+
+use crate::simd::Isa;
+
+use super::{Block, GgmlType, bits};
+
+/// One weight of type `f16`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct F16 {
+    w: [u8; 2],
+}
+
+impl Block for F16 {
+    const TYPE: GgmlType = GgmlType::F16;
+
+    #[inline]
+    fn dequantize(&self, out: &mut [f32]) {
+        if let Some(w) = out.first_mut() {
+            *w = bits::f16(self.w);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        let (eights, left) = blocks.as_chunks::<8>();
+        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
+        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
+            isa.store(isa.halves(bytemuck::cast_ref(eight)), out);
+        }
+        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
+            block.dequantize(out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::dequantize_row;
+
+    #[test]
+    fn reads_normals_subnormals_and_infinity() {
+        let mut out = [0.0; 4];
+        let bytes = [0x00, 0x3c, 0x00, 0xc1, 0x01, 0x00, 0x00, 0x7c];
+        dequantize_row(GgmlType::F16, &bytes, &mut out).unwrap();
+        assert_eq!(out, [1.0, -2.5, 1.0 / 16_777_216.0, f32::INFINITY]);
+    }
+
+    #[test]
+    fn makes_nans_quiet_and_keeps_their_payload() {
+        let mut out = [0.0];
+        dequantize_row(GgmlType::F16, &0xfc01_u16.to_le_bytes(), &mut out).unwrap();
+        assert_eq!(out[0].to_bits(), 0xffc0_2000);
+    }
+}

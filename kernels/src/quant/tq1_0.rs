@@ -1,0 +1,134 @@
+//! TQ1_0: 256 ternary weights, five in a byte, with one scale; 1.6875 bits a weight.
+//!
+//! A byte is a fraction of 256 whose first base-3 digits are codes: digit n of byte b is the whole part of
+//! 3 * frac(b * 3^n / 256).
+//!
+//! ```text
+//! bytes 0..32    qs[0..32]    digit n of qs[j] = q[32 n + j],              n = 0 .. 4, j = 0 .. 31
+//! bytes 32..48   qs[32..48]   digit n of qs[32 + j] = q[160 + 16 n + j],   n = 0 .. 4, j = 0 .. 15
+//! bytes 48..52   qh[4]        digit n of qh[j] = q[240 + 4 n + j],         n = 0 .. 3, j = 0 .. 3
+//! bytes 52..54   d: f16
+//!
+//! w[i] = (q[i] - 1) * d
+//! ```
+
+use super::{Block, Codes, GgmlType, Superblock, bits};
+use crate::simd::Isa;
+
+/// Base-3 digit `n` (0 to 4) of a byte.
+fn digit(byte: u8, n: usize) -> u8 {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    let fraction = byte.wrapping_mul(POWERS[n]);
+    ((u16::from(fraction) * 3) >> 8) as u8
+}
+
+/// 256 weights of type `tq1_0`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Tq1_0 {
+    qs: [u8; 48],
+    qh: [u8; 4],
+    d: [u8; 2],
+}
+
+impl Tq1_0 {
+    /// The codes `q`, 0 to 2, of the 32 weights from `32 * g` on (`g` from 0 to 7).
+    pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
+        core::array::from_fn(|j| match 32 * g + j {
+            i @ 0..160 => digit(self.qs[i % 32], i / 32),
+            i @ 160..240 => digit(self.qs[32 + i % 16], (i - 160) / 16),
+            i => digit(self.qh[i % 4], (i - 240) / 4),
+        })
+    }
+}
+
+impl Block for Tq1_0 {
+    const TYPE: GgmlType = GgmlType::TQ1_0;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let d = bits::f16(self.d);
+        for (g, out) in (0..8).zip(out.chunks_mut(32)) {
+            for (w, q) in out.iter_mut().zip(self.codes(g)) {
+                *w = (f32::from(q) - 1.0) * d;
+            }
+        }
+    }
+}
+
+impl Superblock for Tq1_0 {
+    const CODES: Codes = Codes::Unsigned(2);
+    const OFFSET: i16 = 1;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let mut fractions = [0; 32];
+        let (first, last) = self.qs.split_at(32);
+        let (low, high) = fractions.split_at_mut(16);
+        match part {
+            0..5 => fractions.copy_from_slice(first),
+            5 | 6 => {
+                low.copy_from_slice(last);
+                high.copy_from_slice(last);
+            }
+            _ => {
+                low.copy_from_slice(last);
+                high.as_chunks_mut().0.fill(self.qh);
+            }
+        }
+        // Each step moves some of the bytes on by a digit.
+        let steps: &[u32] = match part {
+            0..5 => &[!0; 4][..part],
+            5 => &[0xffff_0000],
+            6 => &[!0, !0, 0xffff_0000],
+            _ => &[0xfff0_ffff, 0xff00_ffff, 0xf000_ffff, 0x0000_ffff],
+        };
+        let mut fractions = isa.bytes(&fractions);
+        for &step in steps {
+            let twice = isa.and(isa.add_bytes(fractions, fractions), isa.spread_bits(step));
+            fractions = isa.add_bytes(fractions, twice);
+        }
+        // The whole part of 3 f / 256 is that of (f + f / 2) / 128 (all 256 tried), here without the ninth bit.
+        let half = isa.field::<1, 0x7f>(fractions);
+        let carry = isa.and(isa.and(fractions, half), isa.splat_byte(1));
+        let sum = isa.add_bytes(isa.add_bytes(half, isa.field::<2, 0x3f>(fractions)), carry);
+        isa.field::<6, 0x03>(sum)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        [1; 16]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_of_every_number_of_five_digits() {
+        // ggml writes the number v < 243 as the smallest byte whose fraction is not below v / 243.
+        for v in 0..243_u32 {
+            let byte = (v * 256).div_ceil(243) as u8;
+            let digits = core::array::from_fn(|n| u32::from(digit(byte, n)));
+            assert_eq!(digits, [v / 81, v / 27 % 3, v / 9 % 3, v / 3 % 3, v % 3]);
+        }
+    }
+
+    #[test]
+    fn three_fields_cover_the_weights() {
+        // Byte 0xff has digits 2, byte 0 digits 0.
+        let mut block = Tq1_0 { qs: [0; 48], qh: [0; 4], d: [0x00, 0x3c] };
+        (block.qs[5], block.qs[32 + 7], block.qh[1]) = (0xff, 0xff, 0xff);
+        let mut out = [f32::NAN; 256];
+        block.dequantize(&mut out);
+        let mut expected = [-1.0; 256];
+        for i in [5, 37, 69, 101, 133, 167, 183, 199, 215, 231, 241, 245, 249, 253] {
+            expected[i] = 1.0;
+        }
+        assert_eq!(out, expected);
+    }
+}

@@ -1,0 +1,206 @@
+//! What a processor can say: one small vocabulary, and a file for each instruction set that speaks it.
+//!
+//! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words are always 32
+//! codes wide (each coded ggml block is a multiple of 32): AVX2 holds that in one register, NEON in two, the scalar
+//! level in an array. Integer words are exact, and float words round once, as IEEE 754 says, so **every level gives
+//! the same bits**; [`scalar`] is the specification.
+//!
+//! A value of a level's type proves that the processor has what the level needs: [`Level::detect`] is the only
+//! place that asks.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+pub(crate) mod level;
+pub mod scalar;
+
+pub use level::Level;
+
+#[cfg(test)]
+mod tests;
+
+/// The vocabulary of an instruction set.
+///
+/// Value ranges are part of a word's meaning: a word with a stated range may give anything outside it, though never
+/// undefined behaviour.
+pub trait Isa: Copy {
+    /// 32 codes of 8 bits.
+    type Bytes: Copy;
+    /// 16 integers of 16 bits.
+    type Shorts: Copy;
+    /// 8 integers of 32 bits.
+    type Ints: Copy;
+    /// 8 floats of 32 bits.
+    type Floats: Copy;
+
+    // ---- codes
+
+    /// 32 bytes from memory.
+    fn bytes(self, from: &[u8; 32]) -> Self::Bytes;
+    /// 32 signed bytes from memory.
+    fn signed_bytes(self, from: &[i8; 32]) -> Self::Bytes;
+    /// The low nibbles of 16 bytes, then their high nibbles.
+    fn nibbles(self, from: &[u8; 16]) -> Self::Bytes;
+    /// Bytes `4 j` to `4 j + 3` are the four two-bit fields of byte `j`, the lowest first.
+    fn quarters(self, from: &[u8; 8]) -> Self::Bytes;
+    /// Four times eight bytes, from places of their own.
+    fn eights(self, from: [[i8; 8]; 4]) -> Self::Bytes;
+    /// The same byte 32 times.
+    fn splat_byte(self, byte: u8) -> Self::Bytes;
+    /// Byte by byte `(a >> SHIFT) & MASK`, where `MASK` keeps none of the bits that come from a neighbour:
+    /// `MASK <= 0xFF >> SHIFT`.
+    fn field<const SHIFT: i32, const MASK: u8>(self, a: Self::Bytes) -> Self::Bytes;
+    /// Byte by byte `a << SHIFT`, where no byte overflows.
+    fn raise<const SHIFT: i32>(self, a: Self::Bytes) -> Self::Bytes;
+    /// Bitwise or.
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bitwise and.
+    fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte by byte `a + b`, wrapping.
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte by byte `-a` (wrapping) where `mask` is `0xFF`, `a` where it is 0.
+    fn negate(self, a: Self::Bytes, mask: Self::Bytes) -> Self::Bytes;
+    /// Byte `i` is `0xFF` where bit `i` of `mask` is set, else 0.
+    fn spread_bits(self, mask: u32) -> Self::Bytes;
+    /// Byte `i` is `table[codes[i]]`, for codes below 16.
+    fn lookup(self, table: &[i8; 16], codes: Self::Bytes) -> Self::Bytes;
+    /// Writes the 32 bytes.
+    fn store_bytes(self, a: Self::Bytes, to: &mut [u8; 32]);
+    /// The same four bytes eight times.
+    fn splat_quad(self, quad: [i8; 4]) -> Self::Bytes;
+
+    // ---- products of codes
+
+    /// Products of unsigned codes (0 to 127) and signed ones (-127 to 127), neighbours added: lane `i` is
+    /// `u[2i] s[2i] + u[2i+1] s[2i+1]`.
+    fn pairs_unsigned(self, u: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
+    /// Products of signed codes, `w` from -128 to 127 and `s` from -127 to 127, neighbours added.
+    fn pairs_signed(self, w: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
+    /// Sixteen zeros.
+    fn zero_shorts(self) -> Self::Shorts;
+    /// 16 integers from memory.
+    fn shorts(self, from: &[i16; 16]) -> Self::Shorts;
+    /// Lane by lane sum, within 16 bits.
+    fn add_shorts(self, a: Self::Shorts, b: Self::Shorts) -> Self::Shorts;
+    /// Products in 32 bits, neighbours added: lane `i` is `a[2i] b[2i] + a[2i+1] b[2i+1]`.
+    fn dot_shorts(self, a: Self::Shorts, b: Self::Shorts) -> Self::Ints;
+    /// The same pair of integers eight times.
+    fn splat_pair(self, pair: [i16; 2]) -> Self::Shorts;
+    /// One signed byte for each 16 weights of a superblock, widened and dealt so that lane `i` belongs to the even
+    /// sixteen `2i` and lane `8 + i` to the odd sixteen `2i + 1`: the order of [`crate::activations`]' group sums.
+    fn group_scales(self, scales: &[i8; 16]) -> Self::Shorts;
+    /// The scales of group `group` (of 32 weights), each over the eight lanes of its sixteen weights' products.
+    fn pick(self, scales: Self::Shorts, group: usize) -> Self::Shorts;
+
+    // ---- integers
+
+    /// Eight zeros.
+    fn zero_ints(self) -> Self::Ints;
+    /// The same integer eight times.
+    fn splat_int(self, a: i32) -> Self::Ints;
+    /// 8 integers from memory.
+    fn ints(self, from: &[i32; 8]) -> Self::Ints;
+    /// Lane by lane sum, wrapping.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Lane by lane difference, wrapping.
+    fn sub_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Lane by lane `a << SHIFT`.
+    fn shl_ints<const SHIFT: i32>(self, a: Self::Ints) -> Self::Ints;
+    /// Sum of the eight lanes, wrapping.
+    fn sum_ints(self, a: Self::Ints) -> i32;
+    /// Lane `i` is the sum of the lanes of `a[i]`, wrapping.
+    fn sum_each(self, a: &[Self::Ints; 8]) -> Self::Ints;
+    /// Each integer as the nearest float, ties to even.
+    fn to_floats(self, a: Self::Ints) -> Self::Floats;
+
+    // ---- floats
+
+    /// 8 floats from memory.
+    fn floats(self, from: &[f32; 8]) -> Self::Floats;
+    /// 8 half-precision floats from memory, little-endian, widened.
+    fn halves(self, from: &[u8; 16]) -> Self::Floats;
+    /// 8 half-precision floats given by their bits, widened.
+    fn halves_of(self, bits: &[u16; 8]) -> Self::Floats;
+    /// 8 brain floats from memory, little-endian, widened.
+    fn brains(self, from: &[u8; 16]) -> Self::Floats;
+    /// The same float eight times.
+    fn splat(self, a: f32) -> Self::Floats;
+    /// Writes the 8 floats.
+    fn store(self, a: Self::Floats, to: &mut [f32; 8]);
+    /// The floats rounded to half precision, ties to even.
+    fn to_halves(self, a: Self::Floats) -> [u16; 8];
+    /// `a + b`.
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a - b`.
+    fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b`.
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a / b`.
+    fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// `if a > b { a } else { b }`: where one is NaN, `b`.
+    fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `if a < b { a } else { b }`: where one is NaN, `b`.
+    fn min(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `if a < b { yes } else { no }`.
+    fn select_less(
+        self,
+        a: Self::Floats,
+        b: Self::Floats,
+        yes: Self::Floats,
+        no: Self::Floats,
+    ) -> Self::Floats;
+    /// The nearest integer, ties to even.
+    fn round(self, a: Self::Floats) -> Self::Floats;
+    /// Two to the power of `a`, an integer from -126 to 127.
+    fn exp2_integer(self, a: Self::Floats) -> Self::Floats;
+    /// The largest magnitude of the lanes; NaN where one is NaN.
+    fn max_magnitude(self, a: Self::Floats) -> f32;
+    /// Lane by lane the larger magnitude; NaN where one is NaN.
+    fn max_magnitudes(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The sum of the lanes in one fixed order: `((0+4) + (2+6)) + ((1+5) + (3+7))`.
+    fn sum(self, a: Self::Floats) -> f32;
+    /// Integers from -127 to 127 as bytes: four registers to 32 codes in their order.
+    fn to_codes(self, a: [Self::Floats; 4]) -> Self::Bytes;
+
+    /// Asks for the cache line `ahead` bytes behind `at`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(self, at: *const u8, ahead: usize) {
+        let _ = (at, ahead);
+    }
+
+    // ---- words made of words
+
+    /// Writes the 32 signed bytes.
+    #[inline(always)]
+    fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
+        self.store_bytes(a, bytemuck::cast_mut(to));
+    }
+
+    /// Each lane of sixteen widened to 32 bits and added to its neighbour.
+    #[inline(always)]
+    fn sum_pairs(self, a: Self::Shorts) -> Self::Ints {
+        self.dot_shorts(a, self.splat_pair([1, 1]))
+    }
+
+    /// `e` to the power of `a`, within 2 units in the last place; 0 below -87.3, infinite above 88.7, NaN of NaN.
+    ///
+    /// A polynomial of degree 6 after reduction to `|r| <= ln 2 / 2` (Cody and Waite's two-part ln 2).
+    #[inline(always)]
+    fn exp(self, a: Self::Floats) -> Self::Floats {
+        let n = self.round(self.mul(a, self.splat(core::f32::consts::LOG2_E)));
+        // min and max turn NaN into a number; the last line turns it back.
+        let n = self.min(self.max(n, self.splat(-126.0)), self.splat(127.0));
+        let r = self.fma(n, self.splat(-0.693_359_4), a);
+        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
+        let mut p = self.splat(1.388_888_9e-3);
+        for c in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
+            p = self.fma(p, r, self.splat(c));
+        }
+        let e = self.mul(p, self.exp2_integer(n));
+        let e = self.select_less(a, self.splat(-87.3), self.splat(0.0), e);
+        let e = self.select_less(self.splat(88.7), a, self.splat(f32::INFINITY), e);
+        // NaN - NaN and inf - inf: only a NaN argument must survive, so add 0 * a for the finite range of e.
+        self.select_less(a, self.splat(f32::INFINITY), e, a)
+    }
+}

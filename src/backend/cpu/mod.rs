@@ -1,0 +1,373 @@
+//! The operations on the processor's cores: the loops of `gristmill_kernels`, spread over threads.
+
+pub(crate) mod threads;
+
+use std::sync::{Mutex, PoisonError};
+
+use gristmill_kernels::activations::{Columns, Form, quantize};
+use gristmill_kernels::attention::{self, BLOCK, Head, Queries};
+use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
+use gristmill_kernels::quant::dequantize_row;
+use gristmill_kernels::simd::Level;
+use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
+
+use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use crate::{Error, Result};
+use threads::Team;
+
+/// Tokens whose attention over one head is one task.
+const ATTENTION_TOKENS: usize = 16;
+/// Values below which a step is not worth sharing.
+const WORTH_SHARING: usize = 16 * 1024;
+
+/// Memory that lasts from pass to pass, so that passes do not allocate.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    slots: Vec<Vec<f32>>,
+    quantized: Quantized,
+    scratch: Vec<Mutex<Vec<f32>>>,
+}
+
+/// The quantized form of the activations that were multiplied last.
+#[derive(Default)]
+struct Quantized {
+    /// Which activations, and in which form; products of one input by several matrices quantize it once.
+    of: Option<(Act, Form)>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+/// The operations of one pass.
+pub(crate) struct Cpu<'a> {
+    level: Level,
+    team: &'a Team<'a>,
+    work: &'a mut Workspace,
+    /// Slots in use.
+    used: usize,
+}
+
+impl<'a> Cpu<'a> {
+    pub fn new(level: Level, team: &'a Team<'a>, work: &'a mut Workspace) -> Self {
+        work.quantized.of = None;
+        work.scratch.resize_with(team.count(), Mutex::default);
+        Cpu { level, team, work, used: 0 }
+    }
+
+    /// A new matrix and its numbers, whatever they are: the caller writes all of them.
+    fn make(&mut self, rows: usize, width: usize) -> Result<(Act, Vec<f32>)> {
+        let len = rows.checked_mul(width).ok_or_else(|| internal("activations of a size that overflows"))?;
+        if self.used == self.work.slots.len() {
+            self.work.slots.push(Vec::new());
+        }
+        let act = Act { slot: self.used, rows, width };
+        self.used += 1;
+        let mut data = self.take(act);
+        let more = len.saturating_sub(data.len());
+        data.try_reserve_exact(more)
+            .map_err(|_| Error::OutOfMemory { what: "activations", bytes: 4 * len as u64 })?;
+        data.resize(len, 0.0);
+        Ok((act, data))
+    }
+
+    /// The numbers of a slot, to be put back: so that others can be read meanwhile.
+    fn take(&mut self, act: Act) -> Vec<f32> {
+        if self.work.quantized.of.is_some_and(|(of, _)| of.slot == act.slot) {
+            self.work.quantized.of = None;
+        }
+        self.work.slots.get_mut(act.slot).map(std::mem::take).unwrap_or_default()
+    }
+
+    fn put(&mut self, act: Act, data: Vec<f32>) {
+        if let Some(slot) = self.work.slots.get_mut(act.slot) {
+            *slot = data;
+        }
+    }
+
+    /// Changes the numbers of `x` in place, rows shared among the threads where that is worth it.
+    fn for_each_row(
+        &mut self,
+        x: Act,
+        job: impl Fn(usize, &mut [f32]) -> Result<(), Mismatch> + Sync,
+    ) -> Result<()> {
+        let mut data = self.take(x);
+        let failed = Mutex::new(None);
+        let note = |result: Result<(), Mismatch>| {
+            if let Err(mismatch) = result {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        };
+        let width = x.width.max(1);
+        if data.len() < WORTH_SHARING {
+            data.chunks_mut(width).enumerate().for_each(|(row, data)| note(job(row, data)));
+        } else {
+            let rows = x.rows.div_ceil(4 * self.team.count()).max(1);
+            self.team.for_each_chunk(&mut data, rows * width, |chunk, data| {
+                data.chunks_mut(width)
+                    .enumerate()
+                    .for_each(|(row, data)| note(job(chunk * rows + row, data)));
+            });
+        }
+        self.put(x, data);
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(mismatch) => Err(mismatch.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that `quantized` holds `x` in `form`.
+    fn quantize(&mut self, x: Act, form: Form) -> Result<()> {
+        if form == Form::Floats || self.work.quantized.of == Some((x, form)) {
+            return Ok(());
+        }
+        let (level, width, block) = (self.level, x.width.max(1), form.block_len());
+        let Workspace { slots, quantized, .. } = &mut *self.work;
+        let data = slots.get(x.slot).map(Vec::as_slice).unwrap_or_default();
+        if !width.is_multiple_of(block) || data.len() != x.rows * x.width {
+            return Err(internal("activations of no whole number of blocks"));
+        }
+        quantized.of = None;
+        quantized.codes.resize(data.len(), 0);
+        quantized.scales.resize(data.len() / block, 0.0);
+        quantized.sums.resize(data.len() / 32, 0);
+        let columns: Vec<_> = data
+            .chunks_exact(width)
+            .zip(quantized.codes.chunks_exact_mut(width))
+            .zip(quantized.scales.chunks_exact_mut(width / block))
+            .zip(quantized.sums.chunks_exact_mut(width / 32))
+            .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
+            .collect();
+        let job = |column: usize, _: usize| {
+            if let Some(column) = columns.get(column) {
+                let (x, codes, scales, sums) = &mut *column.lock().unwrap_or_else(PoisonError::into_inner);
+                // The lengths belong together: all were cut above.
+                let _ = quantize(level, form, x, codes, scales, sums);
+            }
+        };
+        if data.len() < WORTH_SHARING {
+            (0..columns.len()).for_each(|column| job(column, 0));
+        } else {
+            self.team.run(columns.len(), &job);
+        }
+        drop(columns);
+        quantized.of = Some((x, form));
+        Ok(())
+    }
+}
+
+fn internal(what: &'static str) -> Error {
+    Error::Internal { what }
+}
+
+impl Backend for Cpu<'_> {
+    fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
+        let (act, mut data) = self.make(rows.len(), table.len)?;
+        let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0).max(1);
+        for (data, &row) in data.chunks_exact_mut(table.len.max(1)).zip(rows) {
+            let bytes = table.bytes().chunks_exact(row_bytes).nth(row);
+            let bytes = bytes.ok_or_else(|| internal("a row beyond the end of a table"))?;
+            dequantize_row(table.ty, bytes, data)
+                .map_err(|_| internal("a table of a type that cannot be computed"))?;
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
+        let form =
+            product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
+        self.quantize(x, form)?;
+        let (act, mut data) = self.make(x.rows, weights.rows)?;
+        let Workspace { slots, quantized, scratch, .. } = &*self.work;
+        let columns = match form {
+            Form::Floats => {
+                Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
+            }
+            _ => Columns::quantized(form, x.width, &quantized.codes, &quantized.scales, &quantized.sums)?,
+        };
+        let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
+        // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
+        let per_task =
+            weights.rows.div_ceil(16 * self.team.count()).next_multiple_of(PANEL_ROWS).max(PANEL_ROWS);
+        let output = Output::new(&mut data, weights.rows)?;
+        let failed = Mutex::new(None);
+        self.team.run(weights.rows.div_ceil(per_task), &|task, thread| {
+            let rows = task * per_task..((task + 1) * per_task).min(weights.rows);
+            let Some(bytes) = weights.bytes().get(rows.start * row_bytes..rows.end * row_bytes) else {
+                return;
+            };
+            // SAFETY: tasks have rows of their own, and each task runs once.
+            let window = unsafe { output.window(rows) };
+            let Some(scratch) = scratch.get(thread) else { return };
+            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let in_place = columns.count() == 1 && form != Form::Floats;
+            if !in_place && scratch.len() < scratch_len(weights.len) {
+                scratch.resize(scratch_len(weights.len), 0.0);
+            }
+            if let Err(mismatch) = multiply(self.level, weights.ty, bytes, columns, &mut scratch, window) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        });
+        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(mismatch.into());
+        }
+        if let Some(bias) = bias {
+            for row in data.chunks_exact_mut(weights.rows.max(1)) {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
+        let (act, mut data) = self.make(x.rows, x.width)?;
+        if data.len() != self.read(x).len() {
+            return Err(internal("a norm of activations that are not there"));
+        }
+        data.copy_from_slice(self.read(x));
+        self.put(act, data);
+        self.norm_in_place(norm, act)?;
+        Ok(act)
+    }
+
+    fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()> {
+        let level = self.level;
+        self.for_each_row(x, |_, row| match norm {
+            Norm::Rms { weight, eps } => norm::rms_norm(level, row, weight, *eps),
+            Norm::Layer { weight, bias, eps } => norm::layer_norm(level, row, weight, bias, *eps),
+        })
+    }
+
+    fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
+        let pairs = turns.pairs;
+        self.for_each_row(x, |token, row| {
+            let by = turns.by.get(token * pairs..(token + 1) * pairs).unwrap_or_default();
+            row.chunks_exact_mut(head_dim.max(1)).try_for_each(|head| rope::rotate(turns.pairing, head, by))
+        })
+    }
+
+    fn attention(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+        keys: Act,
+        values: Act,
+    ) -> Result<Act> {
+        let shape = spec.shape;
+        let rows = self
+            .read(keys)
+            .chunks_exact(keys.width.max(1))
+            .zip(self.read(values).chunks_exact(values.width.max(1)));
+        for (position, (keys, values)) in (start..).zip(rows) {
+            cache.put(layer, position, keys, values);
+        }
+
+        let group = spec.heads / shape.heads.max(1);
+        let head = Head { key_dim: shape.key_dim, value_dim: shape.value_dim, scale: spec.scale };
+        let (act, mut data) = self.make(queries.rows, spec.heads * shape.value_dim)?;
+        let output = Output::new(&mut data, act.width)?;
+        let from = |position: usize| spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let first = from(start) / BLOCK;
+        let queries_of: Vec<&[f32]> = self.read(queries).chunks_exact(queries.width.max(1)).collect();
+        let chunks = queries.rows.div_ceil(ATTENTION_TOKENS);
+        let cache = &*cache;
+        let failed = Mutex::new(None);
+        let job = |task: usize, thread: usize| {
+            // The last tokens see most: they come first, so that no long task is left for the end.
+            let (chunk, kv_head) = (chunks - 1 - task / shape.heads, task % shape.heads);
+            let tokens = chunk * ATTENTION_TOKENS..((chunk + 1) * ATTENTION_TOKENS).min(queries.rows);
+            let width = group * shape.key_dim;
+            let slices = queries_of.get(tokens.clone()).unwrap_or_default().iter();
+            let slices: Vec<&[f32]> = slices
+                .map(|row| row.get(kv_head * width..(kv_head + 1) * width).unwrap_or_default())
+                .collect();
+            let visible: Vec<_> =
+                tokens.clone().map(|token| from(start + token)..start + token + 1).collect();
+            let first = visible.first().map_or(first, |visible| visible.start / BLOCK);
+            let blocks = cache.blocks(layer, kv_head, first);
+            let seen = visible.last().map_or(0, |visible| visible.end.div_ceil(BLOCK).saturating_sub(first));
+            let blocks = blocks.get(..seen).unwrap_or(&blocks);
+            let width = group * shape.value_dim;
+            // SAFETY: tasks have rows and columns of their own, and each task runs once.
+            let mut out = unsafe { output.tile(kv_head * width..(kv_head + 1) * width, tokens) };
+            let Some(scratch) = self.work.scratch.get(thread) else { return };
+            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let needed = head.scratch_len(slices.len() * group);
+            if scratch.len() < needed {
+                scratch.resize(needed, 0.0);
+            }
+            let queries = Queries { tokens: &slices, visible: &visible, group };
+            if let Err(mismatch) =
+                attention::attend(self.level, head, first, blocks, &queries, &mut scratch, &mut out)
+            {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        };
+        self.team.run(chunks * shape.heads, &job);
+        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(mismatch.into());
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
+        let (level, width) = (self.level, up.width);
+        let up_data = self.take(up);
+        let done = self.for_each_row(gate, |row, data| {
+            let up = up_data.get(row * width..(row + 1) * width).unwrap_or_default();
+            activation::gated(level, activation, data, up)
+        });
+        self.put(up, up_data);
+        done
+    }
+
+    fn activate(&mut self, activation: Activation, x: Act) -> Result<()> {
+        let level = self.level;
+        self.for_each_row(x, |_, row| {
+            activation::activate(level, activation, row);
+            Ok(())
+        })
+    }
+
+    fn add(&mut self, x: Act, y: Act) -> Result<()> {
+        let mut data = self.take(x);
+        let y = self.read(y);
+        if data.len() != y.len() {
+            return Err(internal("a sum of matrices of different sizes"));
+        }
+        data.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+        self.put(x, data);
+        Ok(())
+    }
+
+    fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
+        let (act, mut data) = self.make(rows.len(), x.width)?;
+        for (to, &row) in data.chunks_exact_mut(x.width.max(1)).zip(rows) {
+            let from = self.read(x).get(row * x.width..(row + 1) * x.width);
+            to.copy_from_slice(from.ok_or_else(|| internal("a row beyond the end of the activations"))?);
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    fn read(&self, x: Act) -> &[f32] {
+        self.work.slots.get(x.slot).and_then(|data| data.get(..x.rows * x.width)).unwrap_or_default()
+    }
+
+    fn mark(&self) -> Mark {
+        Mark(self.used)
+    }
+
+    fn release(&mut self, mark: Mark) {
+        // A slot that is used anew holds other numbers.
+        if self.work.quantized.of.is_some_and(|(of, _)| of.slot >= mark.0) {
+            self.work.quantized.of = None;
+        }
+        self.used = self.used.min(mark.0);
+    }
+}

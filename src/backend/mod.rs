@@ -1,0 +1,131 @@
+//! The operations that a model may ask for, and the machines that carry them out.
+//!
+//! A forward pass speaks to a [`Backend`] in handles ([`Act`]); where the numbers lie is the backend's matter.
+
+pub(crate) mod cache;
+pub(crate) mod cpu;
+
+pub use cache::CacheType;
+pub(crate) use cache::{Cache, LayerShape};
+pub use gristmill_kernels::activation::Activation;
+pub(crate) use gristmill_kernels::rope::Pairing;
+
+use gristmill_kernels::quant::GgmlType;
+
+use crate::Result;
+
+/// A matrix of activations `[rows, width]` that a backend holds: a row for each token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Act {
+    slot: usize,
+    pub rows: usize,
+    pub width: usize,
+}
+
+impl Act {
+    /// The same numbers as `[rows * width / width', width']`: heads as rows.
+    pub fn split(self, width: usize) -> Self {
+        Act { slot: self.slot, rows: self.rows * self.width / width.max(1), width }
+    }
+}
+
+/// How many activations a backend holds; see [`Backend::mark`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(usize);
+
+/// A matrix of weights `[rows, len]` in some format: a row gives one output, `len` is the number of inputs.
+pub(crate) struct Matrix {
+    pub ty: GgmlType,
+    pub rows: usize,
+    pub len: usize,
+    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+}
+
+impl Matrix {
+    /// A matrix over `bytes`, which hold `rows` rows of `len` weights.
+    pub fn new(
+        ty: GgmlType,
+        rows: usize,
+        len: usize,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Self {
+        Matrix { ty, rows, len, bytes: Box::new(bytes) }
+    }
+
+    /// The rows as they lie in the file.
+    pub fn bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+}
+
+/// The norm of a row.
+#[derive(Debug)]
+pub(crate) enum Norm {
+    /// Root mean square.
+    Rms { weight: Vec<f32>, eps: f32 },
+    /// Mean and variance.
+    Layer { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
+}
+
+/// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs]`.
+pub(crate) struct Turns {
+    pub pairing: Pairing,
+    pub pairs: usize,
+    pub by: Vec<[f32; 2]>,
+}
+
+/// How the heads of an attention share keys and what they see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    /// Heads of queries: a multiple of the layer's heads of keys.
+    pub heads: usize,
+    pub shape: LayerShape,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// How many positions back a query sees, itself included; all where `None`.
+    pub window: Option<usize>,
+}
+
+/// The operations of a forward pass, on matrices `[tokens, width]`.
+///
+/// Shapes are the caller's promise, checked once when a model is loaded; an operation on shapes that do not belong
+/// together is an [`Error::Internal`](crate::Error::Internal), never a panic.
+pub(crate) trait Backend {
+    /// The rows `rows` of a table, as floats: `[rows.len(), table.len]`.
+    fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act>;
+    /// `x` times the matrix transposed, plus the bias: `[tokens, weights.rows]`.
+    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act>;
+    /// The norm of each row, as a new matrix.
+    fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act>;
+    /// The norm of each row, in place.
+    fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()>;
+    /// Turns each head of `head_dim` values of each token, in place.
+    fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()>;
+    /// Keeps keys and values of the pass's tokens at positions `start ..` of `layer`, then attends: `[tokens, heads *
+    /// value_dim]`.
+    #[allow(clippy::too_many_arguments, reason = "the inputs of attention are this many")]
+    fn attention(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+        keys: Act,
+        values: Act,
+    ) -> Result<Act>;
+    /// `gate = activation(gate) * up`.
+    fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()>;
+    /// `x = activation(x)`.
+    fn activate(&mut self, activation: Activation, x: Act) -> Result<()>;
+    /// `x += y`.
+    fn add(&mut self, x: Act, y: Act) -> Result<()>;
+    /// The rows `rows` of `x`, as a new matrix.
+    fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act>;
+    /// The numbers of `x`.
+    fn read(&self, x: Act) -> &[f32];
+    /// Where the activations made so far end.
+    fn mark(&self) -> Mark;
+    /// Forgets the activations that were made since `mark`.
+    fn release(&mut self, mark: Mark);
+}

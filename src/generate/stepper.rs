@@ -1,0 +1,269 @@
+//! The raw next-token stepper: tokens in, logits out.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::backend::cpu::{Cpu, Workspace};
+use crate::backend::{Backend, Cache, CacheType};
+use crate::model::Model;
+use crate::model::pass::Pass;
+use crate::{Error, Result};
+
+/// How a sequence is kept and fed. Start from [`StepperOptions::default`].
+#[derive(Clone, Debug)]
+pub struct StepperOptions {
+    context: Option<usize>,
+    cache: CacheType,
+    batch: usize,
+}
+
+impl Default for StepperOptions {
+    fn default() -> Self {
+        StepperOptions { context: None, cache: CacheType::default(), batch: 512 }
+    }
+}
+
+impl StepperOptions {
+    /// The most tokens that the sequence may have; by default the context that the model was trained for. Memory is
+    /// taken as the sequence grows, not before.
+    pub fn context(mut self, tokens: usize) -> Self {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// In which precision keys and values are kept.
+    pub fn cache(mut self, ty: CacheType) -> Self {
+        self.cache = ty;
+        self
+    }
+
+    /// How many tokens are fed in one pass; results do not depend on it.
+    pub fn batch(mut self, tokens: usize) -> Self {
+        self.batch = tokens.max(1);
+        self
+    }
+}
+
+/// Stops the work of a stepper from another thread, or from a handler of signals.
+#[derive(Clone, Debug, Default)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Asks the stepper to stop before its next layer. The stepper takes the wish back when it has obeyed.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn take(&self) -> bool {
+        self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// One sequence of tokens and the model's state after it: `Send`, cheap to fork.
+///
+/// The stepper is the raw face of a model: it continues whatever tokens it is fed, adds none of its own and knows no
+/// roles or turns. That is what base models are for; for a conversation with an instruction-tuned model use
+/// [`Chat`](crate::generate::Chat), which makes the prompt by the model's own template.
+pub struct Stepper {
+    model: Model,
+    options: StepperOptions,
+    context: usize,
+    tokens: Vec<u32>,
+    cache: Cache,
+    /// Logits after the last token; empty before the first.
+    logits: Vec<f32>,
+    work: Workspace,
+    cancel: CancelHandle,
+}
+
+impl Model {
+    /// A new, empty sequence.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] where the options ask for a longer context than the model can have at all.
+    pub fn stepper(&self, options: StepperOptions) -> Result<Stepper> {
+        let most = self.network().most_positions();
+        let trained = self.trained_context().unwrap_or(usize::MAX);
+        let context = options.context.unwrap_or_else(|| most.unwrap_or(trained));
+        if let Some(most) = most.filter(|&most| context > most) {
+            return Err(Error::ContextFull { needed: context, context: most });
+        }
+        Ok(Stepper {
+            model: self.clone(),
+            context,
+            tokens: Vec::new(),
+            cache: Cache::new(options.cache, self.network().cache_layers()),
+            options,
+            logits: Vec::new(),
+            work: Workspace::default(),
+            cancel: CancelHandle::default(),
+        })
+    }
+
+    /// Bytes that the cache of a sequence of `tokens` tokens takes.
+    pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
+        Cache::bytes(ty, &self.network().cache_layers(), tokens)
+    }
+}
+
+impl Stepper {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokens fed so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many tokens were fed.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether nothing was fed yet.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The most tokens that the sequence may have.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The logits of the next token, one for each token of the vocabulary; empty before the first token and after
+    /// [`Stepper::truncate`].
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Bytes that the cache takes for a sequence of `tokens` tokens.
+    pub fn cache_bytes(&self, tokens: usize) -> usize {
+        self.model.cache_bytes(self.options.cache, tokens)
+    }
+
+    /// A handle that stops this stepper's work from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    /// Feeds tokens; then [`Stepper::logits`] are those after the last of them.
+    ///
+    /// # Errors
+    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] on the way: then
+    /// [`Stepper::len`] tells how many tokens were fed, and feeding may go on from there.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        self.feed_with(tokens, |_| ())
+    }
+
+    /// Feeds tokens, telling `progress` after each batch which of the tokens are done.
+    ///
+    /// # Errors
+    /// Those of [`Stepper::feed`].
+    pub fn feed_with(&mut self, tokens: &[u32], mut progress: impl FnMut(Range<usize>)) -> Result<()> {
+        self.check(tokens)?;
+        let mut done = 0;
+        for batch in tokens.chunks(self.options.batch) {
+            let last = done + batch.len() == tokens.len();
+            let outputs = if last { vec![batch.len() - 1] } else { vec![] };
+            let mut logits = std::mem::take(&mut self.logits);
+            self.pass(batch, &outputs, |_, row| {
+                logits.clear();
+                logits.extend_from_slice(row);
+            })?;
+            self.logits = if last { logits } else { Vec::new() };
+            progress(done..done + batch.len());
+            done += batch.len();
+        }
+        Ok(())
+    }
+
+    /// Feeds tokens and gives `each` the logits after every one of them, with its index among `tokens`.
+    ///
+    /// # Errors
+    /// Those of [`Stepper::feed`].
+    pub fn feed_each(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        self.check(tokens)?;
+        let mut done = 0;
+        for batch in tokens.chunks(self.options.batch) {
+            let outputs: Vec<usize> = (0..batch.len()).collect();
+            let mut last = std::mem::take(&mut self.logits);
+            self.pass(batch, &outputs, |index, row| {
+                each(done + index, row);
+                if index + 1 == batch.len() {
+                    last.clear();
+                    last.extend_from_slice(row);
+                }
+            })?;
+            self.logits = last;
+            done += batch.len();
+        }
+        Ok(())
+    }
+
+    /// Forgets all tokens from `len` on. The logits are forgotten too, unless nothing was to be forgotten.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.tokens.len() {
+            self.tokens.truncate(len);
+            self.cache.truncate(len);
+            self.logits.clear();
+        }
+    }
+
+    /// A second sequence that begins as this one. Nothing is copied but what the two write later.
+    pub fn fork(&self) -> Stepper {
+        Stepper {
+            model: self.model.clone(),
+            options: self.options.clone(),
+            context: self.context,
+            tokens: self.tokens.clone(),
+            cache: self.cache.clone(),
+            logits: self.logits.clone(),
+            work: Workspace::default(),
+            cancel: CancelHandle::default(),
+        }
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        let vocabulary = self.model.vocabulary();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(Error::TokenOutOfRange { token, vocab: vocabulary });
+        }
+        let needed = self.tokens.len().saturating_add(tokens.len());
+        if needed > self.context {
+            return Err(Error::ContextFull { needed, context: self.context });
+        }
+        Ok(())
+    }
+
+    /// One pass; the sequence grows by `batch` only if all of it succeeds.
+    fn pass(&mut self, batch: &[u32], outputs: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        let Stepper { model, tokens, cache, work, cancel, .. } = self;
+        let start = tokens.len();
+        let done = model.threads().enter(|team| {
+            let mut backend = Cpu::new(model.level(), team, work);
+            let mut pass = Pass {
+                backend: &mut backend,
+                cache: &mut *cache,
+                tokens: batch,
+                start,
+                outputs,
+                go_on: &mut |_| !cancel.take(),
+            };
+            let logits = model.network().forward(&mut pass)?;
+            if let Some(logits) = logits {
+                let rows = backend.read(logits).chunks_exact(logits.width.max(1));
+                outputs.iter().zip(rows).for_each(|(&index, row)| each(index, row));
+            }
+            Ok(())
+        });
+        match done {
+            Ok(()) => tokens.extend_from_slice(batch),
+            Err(_) => cache.truncate(start),
+        }
+        done
+    }
+}

@@ -1,0 +1,254 @@
+//! What a model computes: the file that holds it, its parameters and weights, and a forward pass.
+//!
+//! One file for each architecture says which parameters it reads, which tensors it needs and how they are joined; the
+//! parts are shared ([`layers`]). To add one, write its file, add a line to [`ARCHITECTURES`] and a golden case to the
+//! tests.
+#![deny(unsafe_code)]
+
+pub mod file;
+mod gpt2;
+mod layers;
+mod llama;
+mod loader;
+pub(crate) mod pass;
+mod qwen2;
+mod qwen3;
+mod rope;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use gristmill_kernels::simd::Level;
+
+use crate::backend::cpu::threads::{self, Threads};
+use crate::backend::{Act, LayerShape};
+use crate::gguf::Metadata;
+use crate::text::{Tokenizer, TokenizerOptions};
+use crate::{Error, Result};
+use file::{FileBytes, ModelFile, OpenOptions};
+use loader::Loader;
+use pass::Pass;
+
+/// An architecture that can be run.
+pub struct Architecture {
+    /// Its name in GGUF files.
+    pub name: &'static str,
+    /// The models that have it.
+    pub models: &'static str,
+    load: fn(&Loader<'_>) -> Result<Box<dyn Network>>,
+}
+
+/// Every architecture that can be run: the one list, from which loading, documentation and tests follow.
+pub const ARCHITECTURES: &[Architecture] = &[
+    Architecture { name: "llama", models: "Llama 1-3, Mistral, TinyLlama, SmolLM", load: llama::load },
+    Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
+    Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
+    Architecture { name: "gpt2", models: "GPT-2", load: gpt2::load },
+];
+
+/// What an architecture gives once it is loaded.
+pub(crate) trait Network: Send + Sync {
+    /// Tokens in the vocabulary: the width of the logits.
+    fn vocabulary(&self) -> usize;
+    /// What each layer keeps for a position.
+    fn cache_layers(&self) -> Vec<LayerShape>;
+    /// How many positions there can be at all; `None` where the model sets no bound.
+    fn most_positions(&self) -> Option<usize>;
+    /// Logits of the pass's outputs, `[outputs, vocabulary]`; `None` where none are wanted.
+    fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>>;
+}
+
+/// How a model is opened. Start from [`ModelOptions::default`].
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    file: OpenOptions,
+    threads: Option<usize>,
+    level: Option<String>,
+    tokenizer: TokenizerOptions,
+}
+
+impl ModelOptions {
+    /// How the file is opened: mapped (the default) or copied.
+    pub fn file(mut self, options: OpenOptions) -> Self {
+        self.file = options;
+        self
+    }
+
+    /// How many threads work at a time; by default as many as the process may use.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The instruction set, by name (`scalar`, `avx2`); by default the fastest that the processor has. Results do not
+    /// depend on it.
+    pub fn level(mut self, name: impl Into<String>) -> Self {
+        self.level = Some(name.into());
+        self
+    }
+
+    /// The pre-tokenizer, by name, in place of the one that the file names.
+    pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
+        self.tokenizer.pre = Some(name.into());
+        self
+    }
+
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`]; [`Error::LevelAbsent`] for an instruction set that the processor lacks.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Model> {
+        let file = self.file.open(path)?;
+        self.build(file)
+    }
+
+    /// Takes a whole file in memory.
+    ///
+    /// # Errors
+    /// Those of [`ModelOptions::open`].
+    pub fn from_bytes(self, bytes: impl Into<FileBytes>) -> Result<Model> {
+        self.build(ModelFile::from_bytes(bytes)?)
+    }
+
+    fn build(self, file: ModelFile) -> Result<Model> {
+        let level = match self.level.as_deref() {
+            None | Some("auto") => Level::detect(),
+            Some(name) => Level::named(name).ok_or_else(|| Error::LevelAbsent {
+                asked: name.to_owned(),
+                available: Level::available().map(Level::name).collect(),
+            })?,
+        };
+        let name: &str = file.metadata().require("general.architecture")?;
+        let architecture =
+            ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
+                Error::UnsupportedArchitecture {
+                    found: name.to_owned(),
+                    known: ARCHITECTURES.iter().map(|architecture| architecture.name).collect(),
+                }
+            })?;
+        let network = (architecture.load)(&Loader::new(&file, architecture.name))?;
+        let threads = Threads::new(self.threads.unwrap_or_else(threads::default_count))?;
+        tracing::debug!(architecture = name, %level, threads = threads.count(), "loaded a model");
+        let tokenizer = (self.tokenizer, OnceLock::new());
+        Ok(Model(Arc::new(Inner { file, architecture, network, level, threads, tokenizer })))
+    }
+}
+
+/// A model that is ready to run: cheap to clone, to be used from any thread.
+///
+/// Weights stay in the mapped file; what grows is a sequence's cache, held by its
+/// [`Stepper`](crate::generate::Stepper).
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    file: ModelFile,
+    architecture: &'static Architecture,
+    network: Box<dyn Network>,
+    level: Level,
+    threads: Threads,
+    /// Made when it is first asked for: not every use of a model needs it.
+    tokenizer: (TokenizerOptions, OnceLock<Tokenizer>),
+}
+
+impl Model {
+    /// Opens and maps the GGUF file at `path`, and with it all parts of a split one.
+    ///
+    /// # Errors
+    /// What is wrong with the file; [`Error::UnsupportedArchitecture`] and [`Error::UnsupportedFeature`] for models that
+    /// this version cannot run.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        ModelOptions::default().open(path)
+    }
+
+    /// Takes a whole GGUF file in memory; static bytes are used in place.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`].
+    pub fn from_bytes(bytes: impl Into<FileBytes>) -> Result<Self> {
+        ModelOptions::default().from_bytes(bytes)
+    }
+
+    /// The model's file: tensors and metadata as they are.
+    pub fn file(&self) -> &ModelFile {
+        &self.0.file
+    }
+
+    /// The model's metadata.
+    pub fn metadata(&self) -> &Metadata {
+        self.0.file.metadata()
+    }
+
+    /// The model's architecture.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.0.architecture
+    }
+
+    /// The name that the file gives the model.
+    pub fn name(&self) -> Option<&str> {
+        self.metadata().str("general.name").ok().flatten()
+    }
+
+    /// Tokens in the vocabulary: the width of the logits.
+    pub fn vocabulary(&self) -> usize {
+        self.0.network.vocabulary()
+    }
+
+    /// The context that the model was trained for, in tokens, as its metadata say.
+    pub fn trained_context(&self) -> Option<usize> {
+        let key = format!("{}.context_length", self.0.architecture.name);
+        self.metadata().u32(&key).ok().flatten().map(|context| context as usize)
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::from_metadata`].
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let (options, made) = &self.0.tokenizer;
+        match made.get() {
+            Some(tokenizer) => Ok(tokenizer),
+            None => {
+                let tokenizer = Tokenizer::with_options(self.metadata(), options)?;
+                Ok(made.get_or_init(|| tokenizer))
+            }
+        }
+    }
+
+    /// The Jinja source of the model's chat template, where it has one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.metadata()
+            .str("tokenizer.chat_template")
+            .ok()
+            .flatten()
+            .filter(|source| !source.trim().is_empty())
+    }
+
+    /// The instruction set that the model runs on.
+    pub fn level(&self) -> Level {
+        self.0.level
+    }
+
+    /// How many threads work at a time.
+    pub fn thread_count(&self) -> usize {
+        self.0.threads.count()
+    }
+
+    pub(crate) fn network(&self) -> &dyn Network {
+        &*self.0.network
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.0.threads
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name())
+            .field("architecture", &self.0.architecture.name)
+            .field("vocabulary", &self.vocabulary())
+            .finish_non_exhaustive()
+    }
+}

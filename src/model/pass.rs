@@ -1,0 +1,36 @@
+//! One forward pass: some tokens of one sequence, from a position on.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::backend::{Backend, Cache};
+use crate::{Error, Result};
+
+/// What a pass works on.
+pub(crate) struct Pass<'a> {
+    pub backend: &'a mut dyn Backend,
+    pub cache: &'a mut Cache,
+    /// The tokens, each below the vocabulary's length.
+    pub tokens: &'a [u32],
+    /// The position of the first token; the cache holds all before it.
+    pub start: usize,
+    /// Indices of the tokens whose logits are wanted.
+    pub outputs: &'a [usize],
+    /// Called before each layer with its number; stops the pass by `false`.
+    pub go_on: &'a mut dyn FnMut(usize) -> bool,
+}
+
+impl Pass<'_> {
+    /// The positions of the tokens.
+    pub fn positions(&self) -> Range<usize> {
+        self.start..self.start + self.tokens.len()
+    }
+
+    /// Stops the pass here where the caller wants that.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn begin_layer(&mut self, layer: usize) -> Result<()> {
+        if (self.go_on)(layer) { Ok(()) } else { Err(Error::Cancelled) }
+    }
+}

@@ -1,0 +1,100 @@
+//! The angles of rotary embedding, from a model's parameters.
+#![forbid(unsafe_code)]
+
+use super::loader::Loader;
+use crate::backend::{Pairing, Turns};
+use crate::{Error, Result};
+
+/// How fast each pair of a head turns.
+pub(crate) struct Rope {
+    pairing: Pairing,
+    /// Radians a position, for each pair.
+    speeds: Vec<f64>,
+    /// Factor of cosine and sine (YaRN's attention factor).
+    magnitude: f64,
+}
+
+impl Rope {
+    /// Reads the parameters `rope.*` for heads of `head_dim` values, and the factors of `rope_freqs.weight`.
+    ///
+    /// Scalings: `linear` divides every speed; `yarn` (Peng and others 2023) only those of the slow pairs; the factors
+    /// of Llama 3 come as a tensor.
+    pub fn load(loader: &Loader<'_>, pairing: Pairing, head_dim: usize) -> Result<Self> {
+        let dim = loader.optional_size("rope.dimension_count")?.unwrap_or(head_dim);
+        if dim > head_dim || !dim.is_multiple_of(2) {
+            let key = loader.key("rope.dimension_count");
+            let expected = "an even number, no larger than a head";
+            return Err(Error::MetadataType {
+                key,
+                expected,
+                found: format!("{dim} for heads of {head_dim}"),
+            });
+        }
+        let base = f64::from(loader.optional_float("rope.freq_base")?.unwrap_or(10_000.0));
+        if base <= 0.0 {
+            let key = loader.key("rope.freq_base");
+            return Err(Error::MetadataType { key, expected: "a positive number", found: base.to_string() });
+        }
+        let pairs = dim / 2;
+        let mut speeds: Vec<f64> =
+            (0..pairs).map(|i| libm::pow(base, -2.0 * i as f64 / dim as f64)).collect();
+        let magnitude = scale(loader, &mut speeds, base, dim)?;
+        if let Some(factors) = loader.optional_vector("rope_freqs.weight", pairs)? {
+            for (speed, factor) in speeds.iter_mut().zip(factors) {
+                *speed /= f64::from(factor);
+            }
+        }
+        Ok(Rope { pairing, speeds, magnitude })
+    }
+
+    /// The angles of the tokens at `positions`.
+    pub fn turns(&self, positions: std::ops::Range<usize>) -> Turns {
+        let turn = |angle: f64| {
+            [(libm::cos(angle) * self.magnitude) as f32, (libm::sin(angle) * self.magnitude) as f32]
+        };
+        let by =
+            positions.flat_map(|position| self.speeds.iter().map(move |speed| turn(position as f64 * speed)));
+        Turns { pairing: self.pairing, pairs: self.speeds.len(), by: by.collect() }
+    }
+}
+
+/// Slows the pairs down as `rope.scaling.*` says; gives the factor of cosine and sine.
+fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Result<f64> {
+    let metadata = loader.metadata();
+    let key = loader.key("rope.scaling.type");
+    let legacy = loader.optional_float("rope.scale_linear")?;
+    let factor = loader.optional_float("rope.scaling.factor")?.or(legacy).filter(|&factor| factor != 0.0);
+    let factor = f64::from(factor.unwrap_or(1.0));
+    match metadata.str(&key)? {
+        Some("none") => Ok(1.0),
+        None | Some("linear") => {
+            speeds.iter_mut().for_each(|speed| *speed /= factor);
+            Ok(1.0)
+        }
+        Some("yarn") => {
+            let trained = match loader.optional_size("rope.scaling.original_context_length")? {
+                Some(trained) => trained,
+                None => loader.size("context_length")?,
+            };
+            let optional = |name: &str, default: f32| {
+                loader.optional_float(name).map(|x| f64::from(x.unwrap_or(default)))
+            };
+            let fast = optional("rope.scaling.yarn_beta_fast", 32.0)?;
+            let slow = optional("rope.scaling.yarn_beta_slow", 1.0)?;
+            let attention = optional("rope.scaling.attn_factor", 1.0)?;
+            // The pair that turns `turns` times within the trained context.
+            let pair = |turns: f64| {
+                let wavelength = trained as f64 / (turns * 2.0 * std::f64::consts::PI);
+                dim as f64 * libm::log(wavelength) / (2.0 * libm::log(base))
+            };
+            let low = libm::floor(pair(fast)).max(0.0);
+            let high = libm::ceil(pair(slow)).min(dim as f64 - 1.0);
+            for (i, speed) in speeds.iter_mut().enumerate() {
+                let slowed = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                *speed *= slowed / factor + (1.0 - slowed);
+            }
+            Ok(attention * (1.0 + 0.1 * libm::log(factor)))
+        }
+        Some(other) => Err(loader.unsupported(format!("rope scaling `{other}` (`{key}`)"))),
+    }
+}

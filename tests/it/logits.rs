@@ -1,0 +1,113 @@
+//! Logits of tiny random models, against transformers 4.57.6 (full precision) and, for quantized files, against
+//! transformers on the dequantized weights.
+
+use std::fs;
+use std::path::Path;
+
+use gristmill::generate::StepperOptions;
+use gristmill::{CacheType, Model};
+use serde_json::Value;
+
+use crate::goldens;
+
+/// Reads a float32 .npy file: rows and columns.
+fn npy(path: &Path) -> (usize, Vec<f32>) {
+    let bytes = fs::read(path).unwrap();
+    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let text = std::str::from_utf8(&bytes[10..10 + header]).unwrap();
+    let shape = text.split_once('(').unwrap().1.split_once(')').unwrap().0;
+    let width = shape.split(',').filter_map(|n| n.trim().parse().ok()).next_back().unwrap();
+    let data = bytes[10 + header..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    (width, data.collect())
+}
+
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    row.iter().map(|&x| f64::from(x - max) - sum.ln()).collect()
+}
+
+/// Mean over the rows of the Kullback-Leibler divergence of `found` from `expected`.
+fn divergence(expected: &[f32], found: &[f32], width: usize) -> f64 {
+    assert_eq!(expected.len(), found.len());
+    let rows = expected.chunks(width).zip(found.chunks(width)).map(|(expected, found)| {
+        let (p, q) = (log_softmax(expected), log_softmax(found));
+        p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+    });
+    rows.sum::<f64>() / (expected.len() / width) as f64
+}
+
+fn logits(model: &Model, tokens: &[u32], batch: usize, cache: CacheType) -> Vec<f32> {
+    let mut stepper = model.stepper(StepperOptions::default().batch(batch).cache(cache)).unwrap();
+    let mut all = Vec::new();
+    stepper.feed_each(tokens, |_, row| all.extend_from_slice(row)).unwrap();
+    all
+}
+
+fn sequence(folder: &Path, case: &Value, name: &str) -> Vec<u32> {
+    let text = fs::read(folder.join(case["tokens"].as_str().unwrap())).unwrap();
+    let tokens: Value = serde_json::from_slice(&text).unwrap();
+    let found = tokens.get(name).or_else(|| tokens.get("sequences").and_then(|all| all.get(name))).unwrap();
+    found.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// Compares one file with the logits named in `reference`; gives the largest divergence.
+fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> f64 {
+    let model = Model::open(folder.join(file)).unwrap();
+    let (width, expected) = npy(&folder.join(reference["s33"].as_str().unwrap()));
+    assert_eq!(width, model.vocabulary());
+    let tokens = sequence(folder, case, "s33");
+    let found = logits(&model, &tokens, 512, CacheType::F32);
+    let mut worst = divergence(&expected, &found, width);
+    assert_eq!(logits(&model, &tokens, 1, CacheType::F32), found, "{file}: token by token");
+    assert_eq!(logits(&model, &tokens, 7, CacheType::F32), found, "{file}: seven tokens at a time");
+
+    let (_, last) = npy(&folder.join(reference["last"].as_str().unwrap()));
+    for (name, expected) in ["s8", "s96"].iter().zip(last.chunks(width)) {
+        let tokens = sequence(folder, case, name);
+        let found = logits(&model, &tokens, 512, CacheType::F32);
+        worst = worst.max(divergence(expected, &found[found.len() - width..], width));
+    }
+    worst
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let Some(folder) = goldens::folder("parity/open") else { return };
+    let index: Value = serde_json::from_slice(&fs::read(folder.join("INDEX.json")).unwrap()).unwrap();
+    let known: Vec<&str> =
+        gristmill::model::ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+    let mut checked = 0;
+    for case in index["models"].as_array().unwrap() {
+        let (name, file) = (case["name"].as_str().unwrap(), case["file"].as_str().unwrap());
+        if !known.contains(&case["arch"].as_str().unwrap()) || name == "mixtral" {
+            assert!(Model::open(folder.join(file)).is_err(), "{name} is refused");
+            continue;
+        }
+        let worst = compare(&folder, file, case, &case["logits"]["hf"]);
+        println!("{name}: divergence {worst:.2e}");
+        assert!(worst < 1e-6, "{name}: {worst:e}");
+        checked += 1;
+    }
+    println!("{checked} models agree with transformers");
+    assert!(checked >= 6);
+}
+
+#[test]
+fn quantized_models_are_near_their_dequantized_weights() {
+    let Some(folder) = goldens::folder("parity/open") else { return };
+    let index: Value = serde_json::from_slice(&fs::read(folder.join("INDEX.json")).unwrap()).unwrap();
+    let mut checked = 0;
+    for family in index["quantized"].as_array().unwrap() {
+        for case in family["files"].as_array().unwrap() {
+            let (label, file) = (case["label"].as_str().unwrap(), case["file"].as_str().unwrap());
+            let worst = compare(&folder, file, family, &case["dequantized"]);
+            let llama_cpp = case["lcpp_vs_deq"]["kl"].as_f64().unwrap_or(0.0);
+            println!("{label}: divergence {worst:.2e} (llama.cpp {llama_cpp:.2e})");
+            assert!(worst < 3.0 * llama_cpp.max(1e-6), "{label}: {worst:e}, llama.cpp {llama_cpp:e}");
+            checked += 1;
+        }
+    }
+    println!("{checked} quantized files checked");
+    assert!(checked > 0);
+}
