@@ -3,6 +3,15 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "in a test, each of these is a failure with its place, or its report"
+)]
+
 mod formats;
 mod gguf;
 mod goldens;
