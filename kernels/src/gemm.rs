@@ -19,6 +19,7 @@ use crate::activations::Columns;
 use crate::dispatch::Task;
 use crate::gemv::shl_by_offset;
 use crate::output::Output;
+use crate::quant::Codes;
 use crate::simd::{Isa, Level};
 use crate::tile::{FLOAT_ROWS, Kind, Panel, ROWS};
 
@@ -68,6 +69,7 @@ trait Range {
 struct Eight;
 struct Four;
 struct Two;
+struct One;
 struct Signed;
 
 impl Range for Eight {
@@ -78,6 +80,9 @@ impl Range for Four {
 }
 impl Range for Two {
     const STEPS: usize = 2;
+}
+impl Range for One {
+    const STEPS: usize = 1;
 }
 impl Range for Signed {
     const STEPS: usize = 1;
@@ -94,10 +99,13 @@ pub(crate) fn multiply(
     out: &mut Output<'_>,
 ) {
     let rows = (first, count);
-    match panel.kind.codes.sums_in_16_bits() {
+    let Kind { codes, group, .. } = panel.kind;
+    // A group's sum must not run into the next group, which has another scale.
+    match codes.sums_in_16_bits().min(group / 4) {
         8 => level.run(Multiply { panel, x, rows, out, range: Eight }),
         4 => level.run(Multiply { panel, x, rows, out, range: Four }),
         2 => level.run(Multiply { panel, x, rows, out, range: Two }),
+        _ if codes != Codes::Signed => level.run(Multiply { panel, x, rows, out, range: One }),
         _ => level.run(Multiply { panel, x, rows, out, range: Signed }),
     }
 }
@@ -136,7 +144,7 @@ fn superblock_tile<I: Isa, R: Range, const C: usize>(
     x: Columns<'_>,
     column: usize,
 ) -> Tile<I::Floats, C> {
-    let Kind { group, offset, mins: has_mins, .. } = panel.kind;
+    let Kind { offset, mins: has_mins, .. } = panel.kind;
     let codes: [_; C] = core::array::from_fn(|c| x.codes(column + c).as_flattened().as_chunks::<4>().0);
     let sums: [_; C] = core::array::from_fn(|c| x.short_sums(column + c));
     let scales: [_; C] = core::array::from_fn(|c| x.scales(column + c));
@@ -144,9 +152,8 @@ fn superblock_tile<I: Isa, R: Range, const C: usize>(
     for block in 0..x.len() / 256 {
         let mut dots = [[isa.zero_ints(); VECTORS]; C];
         let mut mins = [[isa.zero_ints(); VECTORS]; C];
-        let steps = R::STEPS.min(group / 4);
-        for chunk in 0..64 / steps {
-            let quad = 64 * block + chunk * steps;
+        for chunk in 0..64 / R::STEPS {
+            let quad = 64 * block + chunk * R::STEPS;
             let group_scales = panel.group_scales[quad / 4].as_flattened().as_chunks::<16>().0;
             let sums16 = products::<I, R, C>(isa, panel, &codes, quad);
             for (dots, sums16) in dots.iter_mut().zip(&sums16) {
@@ -364,11 +371,12 @@ fn float_tile<I: Isa, const R: usize, const C: usize>(
         }
         *sums = acc;
     }
-    for c in 0..C {
-        let column = out.column(column + c);
-        for r in 0..R {
-            let (even, odd) = (isa.add(sums[0][r][c], sums[2][r][c]), isa.add(sums[1][r][c], sums[3][r][c]));
-            column[row + r] = isa.sum(isa.add(even, odd));
+    let [a, b, c, d] = sums;
+    for r in 0..R {
+        for column_of in 0..C {
+            let even = isa.add(a[r][column_of], c[r][column_of]);
+            let odd = isa.add(b[r][column_of], d[r][column_of]);
+            out.column(column + column_of)[row + r] = isa.sum(isa.add(even, odd));
         }
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn floats<I: Isa>(isa: I, row: &[f32], x: &[f32]) -> f32 {
     isa.sum(isa.add(isa.add(acc[0], acc[2]), isa.add(acc[1], acc[3])))
 }
 
-/// `a * offset`, for offsets that are powers of two up to 32.
+/// `a * offset`, for offsets that are powers of two up to 64.
 #[inline(always)]
 pub(crate) fn shl_by_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
     match offset {
@@ -125,7 +125,8 @@ pub(crate) fn shl_by_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints 
         4 => isa.shl_ints::<2>(a),
         8 => isa.shl_ints::<3>(a),
         16 => isa.shl_ints::<4>(a),
-        _ => isa.shl_ints::<5>(a),
+        32 => isa.shl_ints::<5>(a),
+        _ => isa.shl_ints::<6>(a),
     }
 }
 

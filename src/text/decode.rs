@@ -8,7 +8,7 @@ use super::vocab::TokenId;
 pub struct DecodeOptions {
     /// Show control and unknown tokens by their text.
     pub special: bool,
-    /// Leave out the space that the first token begins with, if encoding puts one there.
+    /// Leave out the space that the text begins with, if encoding puts one there.
     pub strip_space_prefix: bool,
 }
 
@@ -49,8 +49,13 @@ impl Decoder {
     pub fn push(&mut self, id: TokenId) -> &str {
         let start = self.pending.len();
         self.tokenizer.push_token(id, self.special, &mut self.pending);
-        if std::mem::take(&mut self.strip_space) && self.pending.get(start) == Some(&b' ') {
-            self.pending.remove(start);
+        if self.strip_space
+            && let Some(&first) = self.pending.get(start)
+        {
+            self.strip_space = false;
+            if first == b' ' {
+                self.pending.remove(start);
+            }
         }
         self.text.clear();
         let mut rest = self.pending.as_slice();

@@ -258,15 +258,14 @@ impl Tokenizer {
     /// As [`Tokenizer::decode`], with options.
     pub fn decode_with(&self, ids: &[TokenId], options: DecodeOptions) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (at, &id) in ids.iter().enumerate() {
-            let start = bytes.len();
+        let mut strip = options.strip_space_prefix && self.0.add_space_prefix;
+        for &id in ids {
             self.push_token(id, options.special, &mut bytes);
-            if at == 0
-                && options.strip_space_prefix
-                && self.0.add_space_prefix
-                && bytes.get(start) == Some(&b' ')
-            {
-                bytes.remove(start);
+            if strip && let Some(&first) = bytes.first() {
+                strip = false;
+                if first == b' ' {
+                    bytes.remove(0);
+                }
             }
         }
         bytes

@@ -153,7 +153,9 @@ impl Unigram {
         {
             return Ok(found);
         }
-        Ok(match text.utf8_chunks().next() {
+        // Four bytes hold any character; more would be looked at again for each.
+        let head = text.get(..4).unwrap_or(text);
+        Ok(match head.utf8_chunks().next() {
             Some(chunk) => match chunk.valid().chars().next() {
                 Some(c) => same(c.len_utf8()),
                 None => ("\u{fffd}".as_bytes(), 1),

@@ -194,6 +194,52 @@ fn hostile_blocks_give_the_same_bits_at_every_level() {
 }
 
 #[test]
+fn the_largest_codes_and_activations_overflow_nowhere() {
+    let mut random = Random(11);
+    let mut failures = Vec::new();
+    for &ty in GgmlType::COMPUTABLE {
+        let len = ty.block_len().max(256);
+        let bytes = ty.row_bytes(len).unwrap();
+        let filled = (0..=u8::MAX).map(|fill| vec![fill; bytes]);
+        let random: Vec<Vec<u8>> = (0..64).map(|_| weights(ty, len, &mut random)).collect();
+        for (i, weights) in filled.chain(random).enumerate() {
+            let mut w = vec![0.0; len];
+            quant::dequantize_row(ty, &weights, &mut w).unwrap();
+            // Activation codes of 127 and -127 only, also each of its weight's sign.
+            let agreeing = w.iter().map(|&w| if w < 0.0 { -1.0 } else { 1.0 });
+            let floats: Vec<f32> = (0..2 * len)
+                .map(|i| if i < len { 1.0 } else { -1.0 })
+                .chain(agreeing.clone())
+                .chain(agreeing.map(|x| -x))
+                .collect();
+            let mut expected = vec![];
+            for floats in floats.chunks(len) {
+                let x = Activations::new(Level::SCALAR, form(ty).unwrap(), len, floats.to_vec());
+                expected.extend(product(Level::SCALAR, ty, &weights, 1, x.columns()));
+            }
+            let limit = 1e-5 * w.iter().map(|w| f64::from(w.abs())).fold(0.0, f64::max) * len as f64;
+            let exact = floats
+                .chunks(len)
+                .map(|x| x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum::<f64>());
+            for (exact, &found) in exact.zip(&expected) {
+                let far = (f64::from(found) - exact).abs() > limit;
+                // Where minimums cancel all weights, what is left is rounding.
+                if limit > 0.0 && limit < 1e30 && found.is_finite() && far {
+                    failures.push(format!("{ty}, pattern {i}: {found} for {exact}"));
+                }
+            }
+            for level in Level::available() {
+                let x = Activations::new(level, form(ty).unwrap(), len, floats.clone());
+                if bits(&product(level, ty, &weights, 1, x.columns())) != bits(&expected) {
+                    failures.push(format!("{ty} {level}: pattern {i}"));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "wrong:\n{}", failures.join("\n"));
+}
+
+#[test]
 fn a_nan_among_the_activations_reaches_every_result() {
     for &ty in GgmlType::COMPUTABLE {
         let len = 512;

@@ -7,6 +7,8 @@
 //! those of ggml's `ggml-common.h`.
 #![forbid(unsafe_code)]
 
+use crate::simd::Isa;
+
 /// The points of the grid that `map` tells, with coordinates from `levels`.
 const fn grid<const POINTS: usize, const LEN: usize>(map: &str, levels: &[i8]) -> [[i8; LEN]; POINTS] {
     let map = map.as_bytes();
@@ -42,6 +44,25 @@ pub(crate) fn even_signs(seven: u32) -> u8 {
 /// Point coordinates with the signs that go with them: those with a set bit turn negative.
 pub(crate) fn signed<const LEN: usize>(point: &[i8; LEN], signs: u8) -> [i8; LEN] {
     core::array::from_fn(|j| if signs >> j & 1 == 1 { -point[j] } else { point[j] })
+}
+
+/// [`even_signs`] of the four times seven bits from bit 0 on, a byte each.
+#[inline(always)]
+pub(super) fn four_even_signs(stored: u32) -> u32 {
+    let two = stored & 0x3fff | (stored & 0x0fff_c000) << 2;
+    let four = two & 0x007f_007f | (two & 0x3f80_3f80) << 1;
+    // Bit 0 of each byte gathers the byte's parity; what the shifts bring in from the next byte stays above it.
+    let parity = four ^ four >> 4;
+    let parity = parity ^ parity >> 2;
+    let parity = parity ^ parity >> 1;
+    four | (parity & 0x0101_0101) << 7
+}
+
+/// Four points with the signs of their 32 weights, raised by `OFFSET`.
+#[inline(always)]
+pub(super) fn load_signed<I: Isa, const OFFSET: u8>(isa: I, points: [[i8; 8]; 4], signs: u32) -> I::Bytes {
+    let levels = isa.negate(isa.eights(points), isa.spread_bits(signs));
+    isa.add_bytes(levels, isa.splat_byte(OFFSET))
 }
 
 /// The levels of the three IQ2 grids.
@@ -178,6 +199,15 @@ mod tests {
         assert_eq!(crc(&IQ3_XXS), 0x7ba9ed0);
         assert_eq!(crc(&IQ3_S), 0xf576e4f3);
         assert_eq!(crc(&IQ1), 0xb85e6ccf);
+    }
+
+    #[test]
+    fn four_signs_are_four_times_one() {
+        for seven in 0..128_u32 {
+            let others = [seven, (seven * 3) & 127, seven ^ 85, 127 - seven];
+            let stored = (0..4).fold(0xf000_0000, |stored, l| stored | others[l] << (7 * l));
+            assert_eq!(four_even_signs(stored).to_le_bytes(), others.map(even_signs));
+        }
     }
 
     #[test]

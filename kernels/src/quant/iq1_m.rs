@@ -11,7 +11,9 @@
 //! w[i] = (d * (2 sc[i / 16] + 1)) * (grid[index][i % 8] + shift[i / 8])
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq1_s::SHIFT, iq2_xxs::from_points};
+use super::iq1_s::{SHIFT, load_shifted};
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use crate::simd::Isa;
 
 /// 256 weights of type `iq1_m`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -42,6 +44,7 @@ impl Iq1M {
     }
 
     /// The scale of the scales, and the scales of the groups of 16, 1 to 15 and odd.
+    #[inline(always)]
     pub(crate) fn scales(&self) -> (f32, [u8; 16]) {
         let packed = self.scales.map(u16::from_le_bytes);
         let d = (0..4).fold(0, |d, s| d | packed[s] >> 12 << (4 * s));
@@ -61,6 +64,33 @@ impl Block for Iq1M {
                 *w = scales[2 * g + j / 16] * (f32::from(level) + self.shift(4 * g + j / 8));
             }
         }
+    }
+}
+
+impl Superblock for Iq1M {
+    const CODES: Codes = Codes::Unsigned(25);
+    const OFFSET: i16 = 16;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let high = usize::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
+        let (mut points, mut shifts) = ([[0; 8]; 4], [[0; 8]; 4]);
+        let both = points.iter_mut().zip(&mut shifts);
+        for (l, ((point, shift), &low)) in both.zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
+            let high = high >> (4 * l);
+            *point = grids::IQ1[usize::from(low) | high << 8 & 0x700];
+            *shift = [9 - (high >> 2 & 2) as i8; 8];
+        }
+        load_shifted(isa, points, isa.eights(shifts))
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        self.scales().0 * SHIFT
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        self.scales().1.map(|scale| scale as i8)
     }
 }
 

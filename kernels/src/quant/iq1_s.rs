@@ -12,10 +12,19 @@
 //! w[i] = (d * (2 sc[i / 32] + 1)) * (grid[index][i % 8] + shift)
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq2_xxs::from_points};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use crate::simd::Isa;
 
 /// By how much IQ1_S and IQ1_M shift the points.
 pub(crate) const SHIFT: f32 = 0.125;
+
+/// Eight times the coordinates of four points, plus 16, and shifted: `shift` is 7 for a shift down by 1, 9 for up.
+#[inline(always)]
+pub(super) fn load_shifted<I: Isa>(isa: I, points: [[i8; 8]; 4], shift: I::Bytes) -> I::Bytes {
+    let from_zero = isa.add_bytes(isa.eights(points), isa.splat_byte(1));
+    isa.add_bytes(isa.raise::<3>(from_zero), shift)
+}
 
 /// 256 weights of type `iq1_s`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -50,6 +59,31 @@ impl Block for Iq1S {
                 *w = scale * (f32::from(level) + shift);
             }
         }
+    }
+}
+
+impl Superblock for Iq1S {
+    const CODES: Codes = Codes::Unsigned(25);
+    const OFFSET: i16 = 16;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let (qs, qh) = (&self.qs.as_chunks::<4>().0[part], u16::from_le_bytes(self.qh[part]));
+        let high = usize::from(qh) << 8;
+        let mut points = [[0; 8]; 4];
+        for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
+            *point = grids::IQ1[usize::from(low) | high >> (3 * l) & 0x700];
+        }
+        load_shifted(isa, points, isa.splat_byte(9 - 2 * (qh >> 15) as u8))
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d) * SHIFT
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(self.qh.map(|[_, upper]| (upper >> 3 & 0x0e) + 1))
     }
 }
 

@@ -11,7 +11,9 @@
 //! w[i] = (d * (0.5 + sc[i / 16]) * 0.25) * (+- grid[index][i % 8])
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq2_xs::two_scales, iq2_xxs::from_points};
+use super::iq2_xs::{odd_scales, two_scales};
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use crate::simd::Isa;
 
 /// 256 weights of type `iq2_s`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -46,6 +48,31 @@ impl Block for Iq2S {
                 *w = scales[j / 16] * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq2S {
+    const CODES: Codes = Codes::Unsigned(107);
+    const OFFSET: i16 = 64;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let (qs, high) = (&self.qs.as_chunks::<4>().0[part], usize::from(self.qh[part]));
+        let mut points = [[0; 8]; 4];
+        for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
+            *point = grids::IQ2_S[usize::from(low) | high << (8 - 2 * l) & 0x300];
+        }
+        let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
+        grids::load_signed::<I, 64>(isa, points, signs)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d) * 0.125
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        odd_scales(&self.scales)
     }
 }
 

@@ -11,11 +11,18 @@
 //! w[i] = (d * (0.5 + sc[i / 16]) * 0.25) * (+- grid[index][i % 8])
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq2_xxs::from_points};
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use crate::simd::Isa;
 
 /// The scales of two groups of 16 of IQ2_XS and IQ2_S.
 pub(crate) fn two_scales(d: f32, packed: u8) -> [f32; 2] {
     [packed & 0x0f, packed >> 4].map(|scale| d * (0.5 + f32::from(scale)) * 0.25)
+}
+
+/// `2 sc + 1` for the scales of the 16 groups of IQ2_XS and IQ2_S.
+#[inline(always)]
+pub(super) fn odd_scales(packed: &[u8; 8]) -> [i8; 16] {
+    core::array::from_fn(|t| 2 * (packed[t / 2] >> (t % 2 * 4) & 0x0f) as i8 + 1)
 }
 
 /// 256 weights of type `iq2_xs`.
@@ -48,6 +55,29 @@ impl Block for Iq2Xs {
                 *w = scales[j / 16] * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq2Xs {
+    const CODES: Codes = Codes::Unsigned(107);
+    const OFFSET: i16 = 64;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let codes = self.qs.as_chunks::<4>().0[part].map(u16::from_le_bytes);
+        let points = codes.map(|code| grids::IQ2_XS[usize::from(code & 0x1ff)]);
+        let [s0, s1, s2, s3] = codes.map(|code| u32::from(code >> 9));
+        let signs = grids::four_even_signs(s0 | s1 << 7 | s2 << 14 | s3 << 21);
+        grids::load_signed::<I, 64>(isa, points, signs)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d) * 0.125
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        odd_scales(&self.scales)
     }
 }
 

@@ -12,7 +12,9 @@
 //! w[i] = (d * (0.5 + sc[i / 32]) * 0.25) * (+- grid[index][i % 8])
 //! ```
 
-use super::{Block, GgmlType, bits, grids};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, grids};
+use crate::simd::Isa;
 
 /// A group of 32 weights from four points of 8.
 pub(crate) fn from_points(point: impl Fn(usize) -> [i8; 8]) -> [i8; 32] {
@@ -51,6 +53,28 @@ impl Block for Iq2Xxs {
                 *w = scale * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq2Xxs {
+    const CODES: Codes = Codes::Unsigned(107);
+    const OFFSET: i16 = 64;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let [p0, p1, p2, p3, s0, s1, s2, s3] = self.qs[part];
+        let points = [p0, p1, p2, p3].map(|p| grids::IQ2_XXS[usize::from(p)]);
+        let signs = grids::four_even_signs(u32::from_le_bytes([s0, s1, s2, s3]));
+        grids::load_signed::<I, 64>(isa, points, signs)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d) * 0.125
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(self.qs.map(|[.., last]| 2 * (last >> 4) + 1))
     }
 }
 

@@ -11,7 +11,9 @@
 //! w[i] = (d * (1 + 2 sc[i / 32])) * (+- grid[index][i % 4])
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq2_xxs::from_points, iq3_xxs::two_points};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points, iq3_xxs::two_points};
+use crate::simd::Isa;
 
 /// 256 weights of type `iq3_s`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -35,6 +37,7 @@ impl Iq3S {
     }
 
     /// The scales of the groups, 1 to 31 and odd.
+    #[inline(always)]
     pub(crate) fn scales(&self) -> [u8; 8] {
         core::array::from_fn(|g| 1 + 2 * (self.scales[g / 2] >> (g % 2 * 4) & 0x0f))
     }
@@ -51,6 +54,33 @@ impl Block for Iq3S {
                 *w = scale * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq3S {
+    const CODES: Codes = Codes::Unsigned(31);
+    const OFFSET: i16 = 16;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let (qs, ninths) = (&self.qs.as_chunks::<8>().0[part], usize::from(self.qh[part]));
+        let mut points = [[0; 8]; 4];
+        for (l, (point, &[a, b])) in points.iter_mut().zip(qs.as_chunks::<2>().0).enumerate() {
+            let a = usize::from(a) | ninths << (8 - 2 * l) & 0x100;
+            let b = usize::from(b) | ninths << (7 - 2 * l) & 0x100;
+            *point = two_points(&grids::IQ3_S[a], &grids::IQ3_S[b]);
+        }
+        let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
+        grids::load_signed::<I, 16>(isa, points, signs)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(self.scales())
     }
 }
 

@@ -12,9 +12,12 @@
 //! w[i] = (d * (0.5 + sc[i / 32]) * 0.5) * (+- grid[index][i % 4])
 //! ```
 
-use super::{Block, GgmlType, bits, grids, iq2_xxs::from_points};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use crate::simd::Isa;
 
 /// Eight coordinates from two points of four.
+#[inline(always)]
 pub(crate) fn two_points(a: &[i8; 4], b: &[i8; 4]) -> [i8; 8] {
     let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (*a, *b);
     [a0, a1, a2, a3, b0, b1, b2, b3]
@@ -54,6 +57,31 @@ impl Block for Iq3Xxs {
                 *w = scale * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq3Xxs {
+    const CODES: Codes = Codes::Unsigned(126);
+    const OFFSET: i16 = 64;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let qs = &self.qs.as_chunks::<8>().0[part];
+        let mut points = [[0; 8]; 4];
+        for (point, &[a, b]) in points.iter_mut().zip(qs.as_chunks::<2>().0) {
+            *point = two_points(&grids::IQ3_XXS[usize::from(a)], &grids::IQ3_XXS[usize::from(b)]);
+        }
+        let signs = grids::four_even_signs(u32::from_le_bytes(self.signs[part]));
+        grids::load_signed::<I, 64>(isa, points, signs)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d) * 0.25
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(self.signs.map(|[_, _, _, last]| 2 * (last >> 4) + 1))
     }
 }
 

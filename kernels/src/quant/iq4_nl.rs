@@ -8,7 +8,9 @@
 //! w[i] = d * LEVELS[q[i]]
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// The levels of IQ4_NL and IQ4_XS (ggml's `kvalues_iq4nl`).
 pub(crate) const LEVELS: [i8; 16] =
@@ -42,6 +44,23 @@ impl Block for Iq4Nl {
         for (w, level) in out.iter_mut().zip(self.levels()) {
             *w = d * f32::from(level);
         }
+    }
+}
+
+impl Scaled for Iq4Nl {
+    const CODES: Codes = Codes::Signed;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        isa.lookup(&LEVELS, isa.nibbles(&self.qs))
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

@@ -11,7 +11,9 @@
 //! w[i] = (d * (sc[i / 32] - 32)) * LEVELS[q[i]]
 //! ```
 
-use super::{Block, GgmlType, bits, iq4_nl};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, iq4_nl};
+use crate::simd::Isa;
 
 /// 256 weights of type `iq4_xs`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -25,12 +27,18 @@ pub struct Iq4Xs {
 
 impl Iq4Xs {
     /// The scales of the groups, already less 32: -32 to 31.
+    #[inline(always)]
     pub(crate) fn scales(&self) -> [i8; 8] {
-        let high = u16::from_le_bytes(self.scales_h);
-        core::array::from_fn(|g| {
-            let low = self.scales_l[g / 2] >> (g % 2 * 4) & 0x0f;
-            (low | ((high >> (2 * g) & 0x03) as u8) << 4) as i8 - 32
-        })
+        // Each group's bits move to a byte of its own, half the way at each step.
+        let mut low = u64::from(u32::from_le_bytes(self.scales_l));
+        low = (low | low << 16) & 0x0000_ffff_0000_ffff;
+        low = (low | low << 8) & 0x00ff_00ff_00ff_00ff;
+        low = (low | low << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let mut high = u64::from(u16::from_le_bytes(self.scales_h));
+        high = (high | high << 24) & 0x0000_00ff_0000_00ff;
+        high = (high | high << 12) & 0x000f_000f_000f_000f;
+        high = (high | high << 6) & 0x0303_0303_0303_0303;
+        (low | high << 4).to_le_bytes().map(|scale| scale as i8 - 32)
     }
 }
 
@@ -46,6 +54,24 @@ impl Block for Iq4Xs {
                 *w = scale * f32::from(level);
             }
         }
+    }
+}
+
+impl Superblock for Iq4Xs {
+    const CODES: Codes = Codes::Signed;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(self.scales().map(|scale| scale as u8))
     }
 }
 

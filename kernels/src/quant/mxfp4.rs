@@ -10,13 +10,15 @@
 //! w[i] = DOUBLED[q[i]] * 2^(e - 128)
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// Twice the values of the sixteen E2M1 codes, for MXFP4 and NVFP4 (ggml's `kvalues_mxfp4`). Code 8, minus zero,
 /// is plain zero.
 pub(crate) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half of the E8M0 scale `e`: 2^(e - 128), to go with [`DOUBLED`]. As in ggml, 255 is no NaN.
+#[inline(always)]
 pub(crate) fn half_e8m0(e: u8) -> f32 {
     // The two smallest are subnormal.
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
@@ -45,6 +47,29 @@ impl Block for Mxfp4 {
         for (w, q) in out.iter_mut().zip(self.doubled()) {
             *w = f32::from(q) * d;
         }
+    }
+}
+
+impl Scaled for Mxfp4 {
+    const CODES: Codes = Codes::Unsigned(28);
+    const OFFSET: i32 = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+        isa.lookup(&RAISED, isa.nibbles(&self.qs))
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        half_e8m0(self.e)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        let mut scales = [0.0; 8];
+        for (scale, block) in scales.iter_mut().zip(blocks) {
+            *scale = half_e8m0(block.e);
+        }
+        isa.floats(&scales)
     }
 }
 

@@ -7,7 +7,9 @@
 //! w[i] = d where q[i] = 1, else -d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// 128 weights of type `q1_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -34,6 +36,26 @@ impl Block for Q1_0 {
                 *w = if q == 1 { d } else { -d };
             }
         }
+    }
+}
+
+impl Scaled for Q1_0 {
+    /// 0 or 2: twice `q`.
+    const CODES: Codes = Codes::Unsigned(2);
+    const OFFSET: i32 = 1;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let mask = u32::from_le_bytes(self.qs.as_chunks().0[part]);
+        isa.and(isa.spread_bits(mask), isa.splat_byte(2))
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

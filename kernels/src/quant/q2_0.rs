@@ -7,7 +7,9 @@
 //! w[i] = (q[i] - 1) * d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// 64 weights of type `q2_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -34,6 +36,24 @@ impl Block for Q2_0 {
                 *w = (f32::from(q) - 1.0) * d;
             }
         }
+    }
+}
+
+impl Scaled for Q2_0 {
+    const CODES: Codes = Codes::Unsigned(3);
+    const OFFSET: i32 = 1;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        isa.quarters(&self.qs.as_chunks().0[part])
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

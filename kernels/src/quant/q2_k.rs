@@ -10,12 +10,25 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 16
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::{Block, Codes, GgmlType, Superblock, bits};
+use crate::simd::Isa;
 
 /// The 32 two-bit codes from weight `32 * g` on, in the order of Q2_K, Q3_K and TQ2_0: a byte holds the codes of
 /// four weights that lie 32 apart.
 pub(crate) fn two_bit_codes(qs: &[u8; 64], g: usize) -> [u8; 32] {
     core::array::from_fn(|j| (qs[g / 4 * 32 + j] >> (g % 4 * 2)) & 0x03)
+}
+
+/// [`two_bit_codes`] in the words of an instruction set.
+#[inline(always)]
+pub(super) fn load_two_bits<I: Isa>(isa: I, qs: &[u8; 64], g: usize) -> I::Bytes {
+    let four = isa.bytes(&qs.as_chunks::<32>().0[g / 4]);
+    match g % 4 {
+        0 => isa.field::<0, 0x03>(four),
+        1 => isa.field::<2, 0x03>(four),
+        2 => isa.field::<4, 0x03>(four),
+        _ => isa.field::<6, 0x03>(four),
+    }
 }
 
 /// 256 weights of type `q2_K`.
@@ -48,6 +61,33 @@ impl Block for Q2K {
                 *w = scale * f32::from(q) - min;
             }
         }
+    }
+}
+
+impl Superblock for Q2K {
+    const CODES: Codes = Codes::Unsigned(3);
+    const MINS: bool = true;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        load_two_bits(isa, &self.qs, part)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        self.scales.map(|packed| (packed & 0x0f) as i8)
+    }
+    #[inline(always)]
+    fn min_scale(&self) -> f32 {
+        bits::f16(self.dmin)
+    }
+    #[inline(always)]
+    fn group_mins(&self) -> [i8; 16] {
+        self.scales.map(|packed| (packed >> 4) as i8)
     }
 }
 

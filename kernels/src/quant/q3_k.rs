@@ -12,7 +12,8 @@
 //! w[i] = (d * (sc[i / 16] - 32)) * (q[i] - 4)
 //! ```
 
-use super::{Block, GgmlType, bits, q2_k};
+use super::{Block, Codes, GgmlType, Superblock, bits, q2_k};
+use crate::simd::Isa;
 
 /// 256 weights of type `q3_K`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -32,12 +33,15 @@ impl Q3K {
     }
 
     /// The scales of the groups of 16, already less 32: -32 to 31.
+    #[inline(always)]
     pub(crate) fn scales(&self) -> [i8; 16] {
-        core::array::from_fn(|t| {
-            let low = self.scales[t % 8] >> (t / 8 * 4) & 0x0f;
-            let high = self.scales[8 + t % 4] >> (t / 4 * 2) & 0x03;
-            (low | high << 4) as i8 - 32
-        })
+        // Four groups at a time, a byte each.
+        let [a, b, upper] = bytemuck::cast::<_, [[u8; 4]; 3]>(self.scales).map(u32::from_le_bytes);
+        let scales: [u32; 4] = core::array::from_fn(|t| {
+            let low = [a, b][t % 2] >> (t / 2 * 4) & 0x0f0f_0f0f;
+            low | (upper >> (2 * t) & 0x0303_0303) << 4
+        });
+        bytemuck::cast::<_, [i8; 16]>(scales.map(u32::to_le_bytes)).map(|scale| scale - 32)
     }
 }
 
@@ -52,6 +56,37 @@ impl Block for Q3K {
                 *w = scales[2 * g + j / 16] * (f32::from(q) - 4.0);
             }
         }
+    }
+}
+
+impl Superblock for Q3K {
+    const CODES: Codes = Codes::Unsigned(7);
+    const OFFSET: i16 = 4;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let low = q2_k::load_two_bits(isa, &self.qs, part);
+        let third = isa.bytes(&self.hmask);
+        let third = match part {
+            0 => isa.raise::<2>(isa.field::<0, 0x01>(third)),
+            1 => isa.raise::<1>(isa.field::<0, 0x02>(third)),
+            2 => isa.field::<0, 0x04>(third),
+            3 => isa.field::<1, 0x04>(third),
+            4 => isa.field::<2, 0x04>(third),
+            5 => isa.field::<3, 0x04>(third),
+            6 => isa.field::<4, 0x04>(third),
+            _ => isa.field::<5, 0x04>(third),
+        };
+        isa.or(low, third)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        self.scales()
     }
 }
 

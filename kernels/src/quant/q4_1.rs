@@ -9,7 +9,9 @@
 //! w[i] = q[i] * d + m
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// 32 weights of type `q4_1`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -35,6 +37,32 @@ impl Block for Q4_1 {
         for (w, q) in out.iter_mut().zip(self.codes()) {
             *w = f32::from(q) * d + m;
         }
+    }
+}
+
+impl Scaled for Q4_1 {
+    const CODES: Codes = Codes::Unsigned(15);
+    const MINS: bool = true;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        isa.nibbles(&self.qs)
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
+    }
+    #[inline(always)]
+    fn min(&self, _part: usize) -> f32 {
+        bits::f16(self.m)
+    }
+    #[inline(always)]
+    fn mins<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.m)
     }
 }
 

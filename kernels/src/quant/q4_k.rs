@@ -29,6 +29,7 @@ pub struct Q4K {
 }
 
 /// The 8 scales and the 8 minimums, 0 to 63, of Q4_K and Q5_K.
+#[inline(always)]
 pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut mins) = ([0; 8], [0; 8]);
     for g in 0..4 {
@@ -44,6 +45,13 @@ pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
 /// The lower four bits of the codes of group `g` (0 to 7) of Q4_K and Q5_K.
 pub(crate) fn four_bit_codes(qs: &[u8; 128], g: usize) -> [u8; 32] {
     core::array::from_fn(|j| qs[g / 2 * 32 + j] >> (g % 2 * 4) & 0x0f)
+}
+
+/// [`four_bit_codes`] in the words of an instruction set.
+#[inline(always)]
+pub(super) fn load_four_bits<I: Isa>(isa: I, qs: &[u8; 128], g: usize) -> I::Bytes {
+    let pair = isa.bytes(&qs.as_chunks::<32>().0[g / 2]);
+    if g.is_multiple_of(2) { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
 }
 
 impl Q4K {
@@ -75,8 +83,7 @@ impl Superblock for Q4K {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let pair = isa.bytes(&self.qs.as_chunks::<32>().0[part / 2]);
-        if part % 2 == 0 { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
+        load_four_bits(isa, &self.qs, part)
     }
     #[inline(always)]
     fn scale(&self) -> f32 {

@@ -9,12 +9,21 @@
 //! w[i] = (q[i] - 16) * d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits};
+use crate::simd::Isa;
 
 /// Sets bit 4 of code `i` to bit `i` of `qh`, for the formats with blocks of 32.
 pub(crate) fn with_fifth_bits(low: [u8; 32], qh: [u8; 4]) -> [u8; 32] {
     let qh = u32::from_le_bytes(qh);
     core::array::from_fn(|i| low[i] | ((qh >> i & 1) as u8) << 4)
+}
+
+/// The codes of [`with_fifth_bits`] in the words of an instruction set.
+#[inline(always)]
+pub(super) fn load_codes<I: Isa>(isa: I, qs: &[u8; 16], qh: [u8; 4]) -> I::Bytes {
+    let fifth = isa.and(isa.spread_bits(u32::from_le_bytes(qh)), isa.splat_byte(0x10));
+    isa.or(isa.nibbles(qs), fifth)
 }
 
 /// 32 weights of type `q5_0`.
@@ -41,6 +50,24 @@ impl Block for Q5_0 {
         for (w, q) in out.iter_mut().zip(self.codes()) {
             *w = (f32::from(q) - 16.0) * d;
         }
+    }
+}
+
+impl Scaled for Q5_0 {
+    const CODES: Codes = Codes::Unsigned(31);
+    const OFFSET: i32 = 16;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        load_codes(isa, &self.qs, self.qh)
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
     }
 }
 

@@ -10,7 +10,9 @@
 //! w[i] = q[i] * d + m
 //! ```
 
-use super::{Block, GgmlType, bits, q5_0};
+use super::fast::halves_of_parts;
+use super::{Block, Codes, GgmlType, Scaled, bits, q5_0};
+use crate::simd::Isa;
 
 /// 32 weights of type `q5_1`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -37,6 +39,32 @@ impl Block for Q5_1 {
         for (w, q) in out.iter_mut().zip(self.codes()) {
             *w = f32::from(q) * d + m;
         }
+    }
+}
+
+impl Scaled for Q5_1 {
+    const CODES: Codes = Codes::Unsigned(31);
+    const MINS: bool = true;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
+        q5_0::load_codes(isa, &self.qs, self.qh)
+    }
+    #[inline(always)]
+    fn scale(&self, _part: usize) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.d)
+    }
+    #[inline(always)]
+    fn min(&self, _part: usize) -> f32 {
+        bits::f16(self.m)
+    }
+    #[inline(always)]
+    fn mins<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
+        halves_of_parts(isa, blocks, |block| block.m)
     }
 }
 

@@ -10,7 +10,9 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 32
 //! ```
 
-use super::{Block, GgmlType, bits, q4_k};
+use super::fast::twice;
+use super::{Block, Codes, GgmlType, Superblock, bits, q4_k};
+use crate::simd::Isa;
 
 /// 256 weights of type `q5_K`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -43,6 +45,45 @@ impl Block for Q5K {
                 *w = scale * f32::from(q) - min;
             }
         }
+    }
+}
+
+impl Superblock for Q5K {
+    const CODES: Codes = Codes::Unsigned(31);
+    const MINS: bool = true;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let low = q4_k::load_four_bits(isa, &self.qs, part);
+        let fifth = isa.bytes(&self.qh);
+        let fifth = match part {
+            0 => isa.raise::<4>(isa.field::<0, 0x01>(fifth)),
+            1 => isa.raise::<3>(isa.field::<0, 0x02>(fifth)),
+            2 => isa.raise::<2>(isa.field::<0, 0x04>(fifth)),
+            3 => isa.raise::<1>(isa.field::<0, 0x08>(fifth)),
+            4 => isa.field::<0, 0x10>(fifth),
+            5 => isa.field::<1, 0x10>(fifth),
+            6 => isa.field::<2, 0x10>(fifth),
+            _ => isa.field::<3, 0x10>(fifth),
+        };
+        isa.or(low, fifth)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        twice(q4_k::scales_and_mins(&self.scales).0)
+    }
+    #[inline(always)]
+    fn min_scale(&self) -> f32 {
+        bits::f16(self.dmin)
+    }
+    #[inline(always)]
+    fn group_mins(&self) -> [i8; 16] {
+        twice(q4_k::scales_and_mins(&self.scales).1)
     }
 }
 

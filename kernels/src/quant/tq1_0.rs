@@ -12,7 +12,8 @@
 //! w[i] = (q[i] - 1) * d
 //! ```
 
-use super::{Block, GgmlType, bits};
+use super::{Block, Codes, GgmlType, Superblock, bits};
+use crate::simd::Isa;
 
 /// Base-3 digit `n` (0 to 4) of a byte.
 fn digit(byte: u8, n: usize) -> u8 {
@@ -51,6 +52,55 @@ impl Block for Tq1_0 {
                 *w = (f32::from(q) - 1.0) * d;
             }
         }
+    }
+}
+
+impl Superblock for Tq1_0 {
+    const CODES: Codes = Codes::Unsigned(2);
+    const OFFSET: i16 = 1;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        let mut fractions = [0; 32];
+        let (first, last) = self.qs.split_at(32);
+        let (low, high) = fractions.split_at_mut(16);
+        match part {
+            0..5 => fractions.copy_from_slice(first),
+            5 | 6 => {
+                low.copy_from_slice(last);
+                high.copy_from_slice(last);
+            }
+            _ => {
+                low.copy_from_slice(last);
+                high.as_chunks_mut().0.fill(self.qh);
+            }
+        }
+        // Each step moves some of the bytes on by a digit.
+        let steps: &[u32] = match part {
+            0..5 => &[!0; 4][..part],
+            5 => &[0xffff_0000],
+            6 => &[!0, !0, 0xffff_0000],
+            _ => &[0xfff0_ffff, 0xff00_ffff, 0xf000_ffff, 0x0000_ffff],
+        };
+        let mut fractions = isa.bytes(&fractions);
+        for &step in steps {
+            let twice = isa.and(isa.add_bytes(fractions, fractions), isa.spread_bits(step));
+            fractions = isa.add_bytes(fractions, twice);
+        }
+        // The whole part of 3 f / 256 is that of (f + f / 2) / 128 (all 256 tried), here without the ninth bit.
+        let half = isa.field::<1, 0x7f>(fractions);
+        let carry = isa.and(isa.and(fractions, half), isa.splat_byte(1));
+        let sum = isa.add_bytes(isa.add_bytes(half, isa.field::<2, 0x3f>(fractions)), carry);
+        isa.field::<6, 0x03>(sum)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        [1; 16]
     }
 }
 

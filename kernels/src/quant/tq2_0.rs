@@ -8,7 +8,8 @@
 //! w[i] = (q[i] - 1) * d      code 3, which ggml never writes, is 2 d
 //! ```
 
-use super::{Block, GgmlType, bits, q2_k};
+use super::{Block, Codes, GgmlType, Superblock, bits, q2_k};
+use crate::simd::Isa;
 
 /// 256 weights of type `tq2_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -35,6 +36,25 @@ impl Block for Tq2_0 {
                 *w = (f32::from(q) - 1.0) * d;
             }
         }
+    }
+}
+
+impl Superblock for Tq2_0 {
+    const CODES: Codes = Codes::Unsigned(3);
+    const OFFSET: i16 = 1;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        q2_k::load_two_bits(isa, &self.qs, part)
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        bits::f16(self.d)
+    }
+    #[inline(always)]
+    fn group_scales(&self) -> [i8; 16] {
+        [1; 16]
     }
 }
 

@@ -65,6 +65,17 @@ impl Isa for Avx2 {
             let shifted = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4));
             _mm256_and_si256(shifted, _mm256_set1_epi8(15))
         }
+        fn quarters(from: &[u8; 8]) -> __m256i {
+            // Each byte in 32 bits; field k moves by 6 k bits into byte k.
+            let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
+            let two = _mm256_or_si256(wide, _mm256_slli_epi32::<12>(wide));
+            let four = _mm256_or_si256(two, _mm256_slli_epi32::<6>(two));
+            _mm256_and_si256(four, _mm256_set1_epi8(3))
+        }
+        fn eights(from: [[i8; 8]; 4]) -> __m256i {
+            let [a, b, c, d]: [i64; 4] = bytemuck::cast(from);
+            _mm256_setr_epi64x(a, b, c, d)
+        }
         fn splat_byte(byte: u8) -> __m256i { _mm256_set1_epi8(byte as i8) }
         fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
             _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
@@ -72,6 +83,10 @@ impl Isa for Avx2 {
         fn raise<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi16::<SHIFT>(a) }
         fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn add_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
+        fn negate(a: __m256i, mask: __m256i) -> __m256i {
+            _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask)
+        }
         fn spread_bits(mask: u32) -> __m256i {
             let bytes = _mm256_shuffle_epi8(
                 _mm256_set1_epi32(mask as i32),

@@ -15,6 +15,9 @@ pub mod scalar;
 
 pub use level::Level;
 
+#[cfg(test)]
+mod tests;
+
 /// The vocabulary of an instruction set.
 ///
 /// Value ranges are part of a word's meaning: a word with a stated range may give anything outside it, though never
@@ -37,6 +40,10 @@ pub trait Isa: Copy {
     fn signed_bytes(self, from: &[i8; 32]) -> Self::Bytes;
     /// The low nibbles of 16 bytes, then their high nibbles.
     fn nibbles(self, from: &[u8; 16]) -> Self::Bytes;
+    /// Bytes `4 j` to `4 j + 3` are the four two-bit fields of byte `j`, the lowest first.
+    fn quarters(self, from: &[u8; 8]) -> Self::Bytes;
+    /// Four times eight bytes, from places of their own.
+    fn eights(self, from: [[i8; 8]; 4]) -> Self::Bytes;
     /// The same byte 32 times.
     fn splat_byte(self, byte: u8) -> Self::Bytes;
     /// Byte by byte `(a >> SHIFT) & MASK`, where `MASK` keeps none of the bits that come from a neighbour:
@@ -48,6 +55,10 @@ pub trait Isa: Copy {
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Bitwise and.
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte by byte `a + b`, wrapping.
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte by byte `-a` (wrapping) where `mask` is `0xFF`, `a` where it is 0.
+    fn negate(self, a: Self::Bytes, mask: Self::Bytes) -> Self::Bytes;
     /// Byte `i` is `0xFF` where bit `i` of `mask` is set, else 0.
     fn spread_bits(self, mask: u32) -> Self::Bytes;
     /// Byte `i` is `table[codes[i]]`, for codes below 16.

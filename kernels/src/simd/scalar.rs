@@ -41,6 +41,14 @@ impl Isa for Scalar {
         lanes(|i| if i < 16 { from[i] & 15 } else { from[i - 16] >> 4 })
     }
     #[inline(always)]
+    fn quarters(self, from: &[u8; 8]) -> [u8; 32] {
+        lanes(|i| from[i / 4] >> (2 * (i % 4)) & 3)
+    }
+    #[inline(always)]
+    fn eights(self, from: [[i8; 8]; 4]) -> [u8; 32] {
+        bytemuck::cast(from)
+    }
+    #[inline(always)]
     fn splat_byte(self, byte: u8) -> [u8; 32] {
         [byte; 32]
     }
@@ -59,6 +67,14 @@ impl Isa for Scalar {
     #[inline(always)]
     fn and(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         lanes(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn add_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn negate(self, a: [u8; 32], mask: [u8; 32]) -> [u8; 32] {
+        lanes(|i| (a[i] ^ mask[i]).wrapping_sub(mask[i]))
     }
     #[inline(always)]
     fn spread_bits(self, mask: u32) -> [u8; 32] {

@@ -2,6 +2,13 @@
 //!
 //! The reference is the ggml that is linked, whose version is [`ggml::version`]: 0.26.0 with the source that Cargo.lock
 //! pins. The comparisons walk [`GgmlType::COMPUTABLE`], so that a new format is judged without being named here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests, which may fail as tests do"
+)]
 
 mod dequantize;
 mod files;

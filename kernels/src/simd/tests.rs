@@ -1,0 +1,87 @@
+//! Words on random and extreme input: every level gives the scalar level's bytes.
+
+use super::*;
+use crate::dispatch::Task;
+
+/// The words that move bytes, on one input.
+#[derive(Clone, Copy)]
+struct Words {
+    a: [u8; 32],
+    b: [u8; 32],
+    mask: u32,
+}
+
+impl Task for Words {
+    type Output = Vec<(&'static str, [u8; 32])>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        let (a, b, mask) = (isa.bytes(&self.a), isa.bytes(&self.b), isa.spread_bits(self.mask));
+        let table: [i8; 16] = core::array::from_fn(|i| self.a[i] as i8);
+        let words = [
+            ("nibbles", isa.nibbles(&self.a.as_chunks().0[0])),
+            ("quarters", isa.quarters(&self.a.as_chunks().0[3])),
+            ("eights", isa.eights(bytemuck::cast(self.a))),
+            ("splat_byte", isa.splat_byte(self.a[5])),
+            ("field 0", isa.field::<0, 0x10>(a)),
+            ("field 3", isa.field::<3, 0x1f>(a)),
+            ("field 7", isa.field::<7, 0x01>(a)),
+            ("raise", isa.raise::<4>(isa.field::<0, 0x0f>(a))),
+            ("or", isa.or(a, b)),
+            ("and", isa.and(a, b)),
+            ("add_bytes", isa.add_bytes(a, b)),
+            ("negate", isa.negate(a, mask)),
+            ("spread_bits", mask),
+            ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
+        ];
+        let mut out = vec![];
+        for (name, word) in words {
+            let mut bytes = [0; 32];
+            isa.store_bytes(word, &mut bytes);
+            out.push((name, bytes));
+        }
+        out
+    }
+}
+
+#[test]
+fn bytes_are_the_same_at_every_level() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u32
+    };
+    let mut inputs = vec![];
+    for byte in [0x00, 0x01, 0x7f, 0x80, 0x81, 0xff] {
+        for mask in [0, !0, 1, 1 << 31, 0x8000_8001] {
+            inputs.push(Words { a: [byte; 32], b: [byte.wrapping_mul(0x7f); 32], mask });
+        }
+    }
+    for _ in 0..1000 {
+        inputs.push(Words {
+            a: core::array::from_fn(|_| random() as u8),
+            b: core::array::from_fn(|_| random() as u8),
+            mask: random(),
+        });
+    }
+    for words in inputs {
+        for level in Level::available() {
+            assert_eq!(level.run(words), Level::SCALAR.run(words), "{level}");
+        }
+    }
+}
+
+#[test]
+fn words_mean_what_they_say() {
+    let a: [u8; 32] = core::array::from_fn(|i| 8 * i as u8);
+    let words = Level::SCALAR.run(Words { a, b: [0x81; 32], mask: 0b10 });
+    let find = |name| words.iter().find(|(found, _)| *found == name).unwrap().1;
+    // Bytes 24 to 31 are 192 to 248: 0b11_00_00_00, 0b11_00_10_00, ...
+    assert_eq!(find("quarters")[..8], [0, 0, 0, 3, 0, 2, 0, 3]);
+    assert_eq!(find("eights"), a);
+    assert_eq!(find("add_bytes")[..3], [0x81, 0x89, 0x91]);
+    assert_eq!(find("add_bytes")[31], 0x79);
+    assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
+}
