@@ -1,9 +1,4 @@
 //! The program, run as a user runs it: what it prints where, and how it ends.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that panics has failed, as it should"
-)]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -3,8 +3,6 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
-#[cfg(feature = "cli")]
-mod cli;
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +12,8 @@ mod cli;
     reason = "in a test, each of these is a failure with its place, or its report"
 )]
 
+#[cfg(feature = "cli")]
+mod cli;
 mod formats;
 mod gguf;
 mod goldens;
