@@ -1,3 +1,8 @@
-//! The program `grist`.
+//! The program `grist`: flags in, the answers of the library out. It uses the public API only.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -8,9 +8,10 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     CancelHandle, Finish, GenerateOptions, Generation, Sampler, SamplerOptions, Stepper, StepperOptions,
 };
+use crate::gguf::Metadata;
 use crate::model::Model;
-use crate::text::EncodeOptions;
 use crate::text::template::{ChatTemplate, DateTime, RenderInput};
+use crate::text::{EncodeOptions, Tokenizer};
 use crate::{Error, Result};
 
 /// What speaks for a model being instruction-tuned, or not.
@@ -25,6 +26,27 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// What a file's metadata say, also where its model cannot be run.
+    pub fn from_metadata(metadata: &Metadata) -> Self {
+        Evidence::new(metadata, Tokenizer::from_metadata(metadata).ok().as_ref())
+    }
+
+    fn new(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Self {
+        let text = |key| metadata.str(key).ok().flatten();
+        let end_of_turn = tokenizer.map_or_else(Vec::new, |tokenizer| {
+            let special = tokenizer.special_tokens();
+            let ends = tokenizer.end_of_generation_tokens().iter();
+            let ends = ends.filter(|&&id| [special.eot, special.eom, special.eos].contains(&Some(id)));
+            ends.filter_map(|&id| Some(String::from_utf8_lossy(tokenizer.token_text(id)?).into_owned()))
+                .collect()
+        });
+        Evidence {
+            template: text("tokenizer.chat_template").is_some_and(|source| !source.trim().is_empty()),
+            end_of_turn,
+            name: text("general.name").map(str::to_owned),
+        }
+    }
+
     /// Whether the model is taken to be instruction-tuned: it has a template.
     pub fn is_instruct(&self) -> bool {
         self.template
@@ -157,23 +179,7 @@ pub struct Chat {
 impl Model {
     /// What speaks for the model being instruction-tuned, or not.
     pub fn evidence(&self) -> Evidence {
-        let end_of_turn = self.tokenizer().map_or_else(
-            |_| Vec::new(),
-            |tokenizer| {
-                let special = tokenizer.special_tokens();
-                let ends = tokenizer.end_of_generation_tokens().iter();
-                let ends = ends.filter(|&&id| {
-                    special.eot == Some(id) || special.eom == Some(id) || special.eos == Some(id)
-                });
-                ends.filter_map(|&id| Some(String::from_utf8_lossy(tokenizer.token_text(id)?).into_owned()))
-                    .collect()
-            },
-        );
-        Evidence {
-            template: self.chat_template().is_some(),
-            end_of_turn,
-            name: self.name().map(str::to_owned),
-        }
+        Evidence::new(self.metadata(), self.tokenizer().ok())
     }
 
     /// A new conversation.

@@ -56,6 +56,11 @@ impl CancelHandle {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    /// Takes the wish back where the stepper has not obeyed yet, as before new work.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
     fn take(&self) -> bool {
         self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }

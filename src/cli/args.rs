@@ -1,0 +1,161 @@
+//! Flags that several commands share.
+
+use std::hash::{BuildHasher, RandomState};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use gristmill::CacheType;
+use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
+use gristmill::text::TokenizerOptions;
+
+use super::Done;
+use super::output;
+
+/// Flags of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Threads that work at a time [default: as many as the process may use]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Instruction set; results do not depend on it [default: auto, the fastest here]
+    #[arg(long, global = true, value_name = "NAME",
+          value_parser = PossibleValuesParser::new(["scalar", "avx2", "avx512", "neon", "auto"]))]
+    pub isa: Option<String>,
+    /// What computes
+    #[arg(long, global = true, value_name = "NAME", value_enum, default_value_t = Backend::Cpu)]
+    pub backend: Backend,
+    /// The most tokens of a sequence [default: what the model was trained for]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ctx: Option<u32>,
+    /// Precision in which keys and values are kept [default: f16; for logits f32]
+    #[arg(long, global = true, value_name = "TYPE", value_enum)]
+    pub cache: Option<Cache>,
+    /// Pre-tokenizer to use in place of the one that the file names, such as llama-bpe
+    #[arg(long, global = true, value_name = "NAME")]
+    pub pre: Option<String>,
+    /// Tell on standard error what happens
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    Cpu,
+    Metal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cache {
+    F16,
+    F32,
+}
+
+impl Common {
+    /// Refuses what this build does not have.
+    pub fn check(&self) -> Done {
+        match self.backend {
+            Backend::Cpu => Ok(()),
+            Backend::Metal => Err(gristmill::Error::BackendAbsent { asked: "metal".into() }.into()),
+        }
+    }
+
+    /// The cache's precision, or else `default`.
+    pub fn cache(&self, default: CacheType) -> CacheType {
+        match self.cache {
+            None => default,
+            Some(Cache::F16) => CacheType::F16,
+            Some(Cache::F32) => CacheType::F32,
+        }
+    }
+
+    /// How a sequence is kept.
+    pub fn stepper(&self, cache: CacheType) -> StepperOptions {
+        let options = StepperOptions::default().cache(self.cache(cache));
+        match self.ctx {
+            Some(context) => options.context(context as usize),
+            None => options,
+        }
+    }
+
+    pub fn tokenizer(&self) -> TokenizerOptions {
+        TokenizerOptions { pre: self.pre.clone() }
+    }
+}
+
+/// Flags of the commands that choose tokens.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct Sampling {
+    /// Temperature; 0 always takes the likeliest token [default: 0.8]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temp: Option<f32>,
+    /// Keep this many of the likeliest tokens; 0 keeps all [default: 40]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Keep the likeliest tokens until their probabilities reach P; 1 keeps all [default: 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Keep tokens at least P times as likely as the likeliest; 0 keeps all [default: 0.05]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Keep tokens of typical surprise until their probabilities exceed P [default: 1, off]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    typical: Option<f32>,
+    /// Divide the logits of tokens that came before [default: 1, off]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
+    /// Lower the logit of a token for each time that it came [default: 0, off]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Lower the logit of a token that came [default: 0, off]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Where the random numbers begin: the same seed gives the same text [default: another one each time]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Text that ends the output where it would appear; may be given often
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// The most tokens to generate; -1 is no bound but the context [default: 128; for chat -1]
+    #[arg(short = 'n', value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    tokens: Option<i64>,
+    /// Tell on standard error how many tokens there were, and how many a second
+    #[arg(long)]
+    pub stats: bool,
+}
+
+impl Sampling {
+    /// The sampler's options; `temperature` where none is given.
+    pub fn sampler(&self, temperature: f32) -> SamplerOptions {
+        let mut options = SamplerOptions::default().temperature(self.temp.unwrap_or(temperature));
+        options.top_k = self.top_k.unwrap_or(options.top_k);
+        options.top_p = self.top_p.unwrap_or(options.top_p);
+        options.min_p = self.min_p.unwrap_or(options.min_p);
+        options.typical_p = self.typical.unwrap_or(options.typical_p);
+        options.repeat_penalty = self.repeat_penalty.unwrap_or(options.repeat_penalty);
+        options.frequency_penalty = self.frequency_penalty.unwrap_or(options.frequency_penalty);
+        options.presence_penalty = self.presence_penalty.unwrap_or(options.presence_penalty);
+        // The standard library's hash keys are the random numbers that come with it.
+        options.seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        options
+    }
+
+    /// When output ends; after `tokens` tokens where nothing is said.
+    pub fn generate(&self, tokens: Option<usize>) -> GenerateOptions {
+        let most = match self.tokens {
+            None => tokens,
+            Some(tokens) => usize::try_from(tokens).ok(),
+        };
+        let options =
+            most.map_or_else(GenerateOptions::default, |most| GenerateOptions::default().max_tokens(most));
+        self.stop.iter().fold(options, |options, stop| options.stop(stop))
+    }
+}
+
+/// With `-v`, tells a seed that nobody gave, so that the text can be made again.
+pub fn tell_seed(common: &Common, options: &SamplerOptions) {
+    if common.verbose && options.temperature != 0.0 {
+        output::note(format_args!("seed: {}", options.seed));
+    }
+}

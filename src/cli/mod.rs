@@ -1,0 +1,72 @@
+//! The commands of `grist`: one file each. Standard output carries what was asked for and nothing else.
+
+mod args;
+mod chat;
+mod failure;
+mod generate;
+mod input;
+mod inspect;
+mod interrupt;
+mod logits;
+mod model;
+mod output;
+mod progress;
+mod template;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use args::Common;
+use failure::Failure;
+
+/// How a command ends.
+type Done<T = ()> = Result<T, Failure>;
+
+/// Runs quantized GGUF language models on the CPU.
+///
+/// `generate` continues a text, which is what base models are for; `chat` holds a conversation with an
+/// instruction-tuned model. Where MODEL is left out, a very small model that is built into the program runs: a toy.
+#[derive(Parser)]
+#[command(name = "grist", version, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Generate(generate::Generate),
+    Chat(chat::Chat),
+    Inspect(inspect::Inspect),
+    Tokenize(tokenize::Tokenize),
+    Template(template::Template),
+    Logits(logits::Logits),
+}
+
+/// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.common.verbose {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+            .init();
+    }
+    let common = &cli.common;
+    let done = common.check().and_then(|()| match cli.command {
+        Command::Generate(args) => generate::run(args, common),
+        Command::Chat(args) => chat::run(args, common),
+        Command::Inspect(args) => inspect::run(&args, common),
+        Command::Tokenize(args) => tokenize::run(&args, common),
+        Command::Template(args) => template::run(args, common),
+        Command::Logits(args) => logits::run(&args, common),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

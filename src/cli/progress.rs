@@ -1,0 +1,30 @@
+//! A bar for work that takes long, where standard error is a terminal.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar over `tokens` tokens; invisible where nobody would see it, and for work that is soon done.
+pub fn tokens(what: &'static str, tokens: usize) -> Bar {
+    if tokens < 256 || !stderr().is_terminal() {
+        return Bar(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new(tokens as u64).with_message(what);
+    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} tokens, {eta} left");
+    Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+/// A bar that vanishes when it is dropped.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    pub fn at(&self, tokens: usize) {
+        self.0.set_position(tokens as u64);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
