@@ -330,7 +330,7 @@ impl Chat {
     fn prepare(&mut self) -> Result<PromptPlan> {
         let (plan, messages, tokens) = self.fit()?;
         // At least the last token must be fed, for its logits.
-        let keep = plan.cached.min(tokens.len().saturating_sub(1));
+        let keep = plan.cached.min(tokens.len().checked_sub(1).ok_or(Error::NothingFed)?);
         self.stepper.truncate(keep);
         self.stepper.feed(tokens.get(keep..).unwrap_or_default())?;
         self.messages = messages;

@@ -51,7 +51,8 @@ impl StepperOptions {
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    /// Asks the stepper to stop before its next layer. The stepper takes the wish back when it has obeyed.
+    /// Asks the stepper to stop before its next layer: of the work it is at, or of the next. The stepper takes the wish
+    /// back when it has obeyed.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -107,7 +108,7 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes.
+    /// Bytes that the cache of a sequence of `tokens` tokens takes; `usize::MAX` for more than can be counted.
     pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
         Cache::bytes(ty, &self.network().cache_layers(), tokens)
     }
@@ -139,8 +140,8 @@ impl Stepper {
         self.context
     }
 
-    /// The logits of the next token, one for each token of the vocabulary; empty before the first token and after
-    /// [`Stepper::truncate`].
+    /// The logits of the next token, one for each token of the vocabulary; empty before the first token, after
+    /// [`Stepper::truncate`], and where feeding failed after some of its batches.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -158,8 +159,9 @@ impl Stepper {
     /// Feeds tokens; then [`Stepper::logits`] are those after the last of them.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] on the way: then
-    /// [`Stepper::len`] tells how many tokens were fed, and feeding may go on from there.
+    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] and
+    /// [`Error::OutOfMemory`] on the way: then [`Stepper::len`] tells how many tokens were fed, and feeding may go on
+    /// from there.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.feed_with(tokens, |_| ())
     }
@@ -175,11 +177,16 @@ impl Stepper {
             let last = done + batch.len() == tokens.len();
             let outputs = if last { vec![batch.len() - 1] } else { vec![] };
             let mut logits = std::mem::take(&mut self.logits);
-            self.pass(batch, &outputs, |_, row| {
+            let fed = self.pass(batch, &outputs, |_, row| {
                 logits.clear();
                 logits.extend_from_slice(row);
-            })?;
-            self.logits = if last { logits } else { Vec::new() };
+            });
+            if fed.is_ok() && !last {
+                logits.clear();
+            }
+            // Where the pass failed they are still those of the last token that was fed.
+            self.logits = logits;
+            fed?;
             progress(done..done + batch.len());
             done += batch.len();
         }
@@ -196,14 +203,15 @@ impl Stepper {
         for batch in tokens.chunks(self.options.batch) {
             let outputs: Vec<usize> = (0..batch.len()).collect();
             let mut last = std::mem::take(&mut self.logits);
-            self.pass(batch, &outputs, |index, row| {
+            let fed = self.pass(batch, &outputs, |index, row| {
                 each(done + index, row);
                 if index + 1 == batch.len() {
                     last.clear();
                     last.extend_from_slice(row);
                 }
-            })?;
+            });
             self.logits = last;
+            fed?;
             done += batch.len();
         }
         Ok(())

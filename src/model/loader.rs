@@ -90,6 +90,18 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// A float parameter that must be there and be finite and not negative: what a norm adds below its root.
+    fn epsilon(&self, name: &str) -> Result<f32> {
+        let key = self.key(name);
+        match self.float(name)? {
+            eps if eps < 0.0 => {
+                let found = eps.to_string();
+                Err(Error::MetadataType { key, expected: "a number that is not negative", found })
+            }
+            eps => Ok(eps),
+        }
+    }
+
     /// Refuses the model for a feature that it needs and this version lacks.
     pub fn unsupported(&self, feature: String) -> Error {
         Error::UnsupportedFeature { architecture: self.arch.to_owned(), feature }
@@ -158,13 +170,13 @@ impl<'a> Loader<'a> {
 
     /// The root mean square norm `name.weight` over `len` values.
     pub fn rms_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.float("attention.layer_norm_rms_epsilon")?;
+        let eps = self.epsilon("attention.layer_norm_rms_epsilon")?;
         Ok(Norm::Rms { weight: self.vector(&format!("{name}.weight"), len)?, eps })
     }
 
     /// The layer norm `name.weight`, `name.bias` over `len` values.
     pub fn layer_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.float("attention.layer_norm_epsilon")?;
+        let eps = self.epsilon("attention.layer_norm_epsilon")?;
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         Ok(Norm::Layer { weight: self.vector(&weight, len)?, bias: self.vector(&bias, len)?, eps })
     }

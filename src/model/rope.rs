@@ -40,6 +40,10 @@ impl Rope {
             (0..pairs).map(|i| libm::pow(base, -2.0 * i as f64 / dim as f64)).collect();
         let magnitude = scale(loader, &mut speeds, base, dim)?;
         if let Some(factors) = loader.optional_vector("rope_freqs.weight", pairs)? {
+            if let Some(factor) = factors.iter().find(|&&factor| !(factor.is_finite() && factor > 0.0)) {
+                let (expected, found) = ("positive numbers".to_owned(), factor.to_string());
+                return Err(Error::TensorShape { tensor: "rope_freqs.weight".to_owned(), expected, found });
+            }
             for (speed, factor) in speeds.iter_mut().zip(factors) {
                 *speed /= f64::from(factor);
             }
@@ -65,6 +69,10 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
     let legacy = loader.optional_float("rope.scale_linear")?;
     let factor = loader.optional_float("rope.scaling.factor")?.or(legacy).filter(|&factor| factor != 0.0);
     let factor = f64::from(factor.unwrap_or(1.0));
+    if factor < 0.0 {
+        let key = loader.key("rope.scaling.factor");
+        return Err(Error::MetadataType { key, expected: "a positive number", found: factor.to_string() });
+    }
     match metadata.str(&key)? {
         Some("none") => Ok(1.0),
         None | Some("linear") => {
