@@ -80,6 +80,7 @@ pub enum Overflow {
 
 /// How a conversation is held. Start from [`ChatOptions::default`].
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct ChatOptions {
     system: Option<String>,
     template: Option<String>,
@@ -168,6 +169,27 @@ pub struct PromptPlan {
 ///
 /// Each prompt is the whole conversation, rendered by the model's own template; what the sequence holds of it already is
 /// not computed again.
+///
+/// ```
+/// use gristmill::generate::{ChatOptions, Finish, SamplerOptions};
+/// use gristmill::{Error, Model};
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vendor/models/tiny-instruct-q8_0.gguf");
+/// let model = Model::open(path)?;
+/// let mut chat = model.chat(ChatOptions::default().sampler(SamplerOptions::greedy()))?;
+/// let first = chat.send("Hi, I am Tom.")?.complete()?;
+/// assert_eq!(first.text, "Nice to meet you, Tom!");
+/// assert!(matches!(first.finish, Some(Finish::End(_))));
+///
+/// // Piece by piece; what was computed for the first turn is not computed again.
+/// let mut reply = chat.send("What is my name?")?;
+/// assert!(reply.plan().cached >= first.prompt_tokens);
+/// let pieces: Result<Vec<String>, Error> = reply.by_ref().collect();
+/// assert_eq!(pieces?.concat(), "Your name is Tom.");
+/// drop(reply); // now the answer is a message
+/// assert_eq!(chat.messages().len(), 4);
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 pub struct Chat {
     template: ChatTemplate,
     options: ChatOptions,
@@ -363,7 +385,10 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// An answer that is being given: an iterator over pieces of text.
+/// An answer that is being given: an iterator over pieces of text, which an error ends.
+///
+/// When it is dropped the answer becomes a message, as far as it came.
+#[must_use = "an answer is given as its pieces are asked for"]
 pub struct Reply<'a> {
     generation: Generation<'a>,
     messages: &'a mut Vec<Json>,

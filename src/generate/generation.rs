@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 /// When generation ends. Start from [`GenerateOptions::default`]: at an end-of-generation token or a full context.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct GenerateOptions {
     max_tokens: Option<usize>,
     stop: Vec<String>,
@@ -82,6 +83,7 @@ impl Step {
 /// Each token is fed when the next one is asked for. The last one is fed by [`Generation::finish`], and not at all
 /// where the iterator is dropped before. An error ends the iterator; after [`Error::Cancelled`], [`Generation::finish`]
 /// and another [`Stepper::generate`] go on.
+#[must_use = "tokens are generated as they are asked for"]
 pub struct Generation<'a> {
     stepper: &'a mut Stepper,
     sampler: &'a mut Sampler,

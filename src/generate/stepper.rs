@@ -13,6 +13,7 @@ use crate::{Error, Result};
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct StepperOptions {
     context: Option<usize>,
     cache: CacheType,
@@ -72,6 +73,35 @@ impl CancelHandle {
 /// The stepper is the raw face of a model: it continues whatever tokens it is fed, adds none of its own and knows no
 /// roles or turns. That is what base models are for; for a conversation with an instruction-tuned model use
 /// [`Chat`](crate::generate::Chat), which makes the prompt by the model's own template.
+///
+/// ```
+/// use gristmill::Model;
+/// use gristmill::generate::{Sampler, SamplerOptions, StepperOptions};
+/// use gristmill::text::EncodeOptions;
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/stories260K-f32.gguf");
+/// let model = Model::open(path)?;
+/// let prompt = model.tokenizer()?.encode("Once upon a time", EncodeOptions::PROMPT)?;
+/// let mut stepper = model.stepper(StepperOptions::default().context(64))?;
+/// stepper.feed(&prompt)?;
+///
+/// // Token by token: read the logits, choose, feed.
+/// let mut greedy = Sampler::new(SamplerOptions::greedy())?;
+/// let mut other = stepper.fork();
+/// for _ in 0..4 {
+///     let token = stepper.sample(&mut greedy)?;
+///     stepper.feed(&[token])?;
+/// }
+/// let text = model.tokenizer()?.decode(&stepper.tokens()[prompt.len()..]);
+/// assert_eq!(text, b", there was a");
+///
+/// // The fork went its own way from the prompt on; `truncate` goes back.
+/// other.feed(&stepper.tokens()[prompt.len()..])?;
+/// assert_eq!(other.logits(), stepper.logits());
+/// other.truncate(prompt.len());
+/// assert!(other.logits().is_empty());
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 pub struct Stepper {
     model: Model,
     options: StepperOptions,
@@ -227,6 +257,7 @@ impl Stepper {
     }
 
     /// A second sequence that begins as this one. Nothing is copied but what the two write later.
+    #[must_use]
     pub fn fork(&self) -> Stepper {
         Stepper {
             model: self.model.clone(),

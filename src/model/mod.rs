@@ -60,6 +60,7 @@ pub(crate) trait Network: Send + Sync {
 
 /// How a model is opened. Start from [`ModelOptions::default`].
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct ModelOptions {
     file: OpenOptions,
     threads: Option<usize>,

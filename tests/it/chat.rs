@@ -2,10 +2,10 @@
 //! the same weights in F16.
 
 use gristmill::generate::{
-    Chat, ChatOptions, Finish, GenerateOptions, Outcome, Overflow, SamplerOptions, StepperOptions,
+    Chat, ChatOptions, Finish, GenerateOptions, Outcome, Overflow, Reply, SamplerOptions, StepperOptions,
 };
 use gristmill::{Error, Model};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use crate::models;
 
@@ -24,10 +24,8 @@ fn ask(chat: &mut Chat, text: &str) -> Outcome {
 }
 
 fn contents(chat: &Chat) -> Vec<(&str, &str)> {
-    let text = |message: &'_ Json, key: &str| message[key].as_str().map(str::to_owned);
-    assert!(chat.messages().iter().all(|message| text(message, "role").is_some()));
-    chat.messages()
-        .iter()
+    let messages = chat.messages().iter();
+    messages
         .map(|message| (message["role"].as_str().unwrap(), message["content"].as_str().unwrap()))
         .collect()
 }
@@ -151,11 +149,9 @@ fn a_conversation_that_outgrows_the_context_is_refused_or_loses_its_oldest_turns
     let mut turns = 0;
     let (needed, context) = loop {
         let before = chat.messages().to_vec();
-        match chat.send(FRANCE) {
-            Ok(reply) => {
-                reply.complete().unwrap();
-                turns += 1;
-            }
+        let sent = chat.send(FRANCE).and_then(Reply::complete);
+        match sent {
+            Ok(_) => turns += 1,
             Err(Error::ContextFull { needed, context }) => {
                 assert_eq!(chat.messages(), before);
                 break (needed, context);
@@ -205,7 +201,7 @@ fn a_base_model_is_refused_with_the_evidence() {
     let own = "{% for message in messages %}{{ message['content'] }}{% endfor %}";
     let options = greedy().template(own).generate(GenerateOptions::default().max_tokens(5));
     let mut chat = model.chat(options).unwrap();
-    assert_eq!(ask(&mut chat, "Once upon a time").text, ", there was a");
+    assert_eq!(ask(&mut chat, "Once upon a time").text, ", there was a little");
     assert!(matches!(
         model.chat(ChatOptions::default().template("{% if")).err(),
         Some(Error::TemplateSyntax { .. })
