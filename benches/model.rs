@@ -3,6 +3,8 @@
 //!
 //! Tokens are arbitrary; the answer that is checked is that the logits are finite.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use std::time::Instant;
 
 use gristmill::Model;

@@ -23,7 +23,7 @@ impl Activation {
                 // x / 2 (1 + tanh u) = x / (1 + exp(-2 u))
                 let square = isa.mul(x, x);
                 let inner = isa.fma(square, isa.splat(0.044_715), isa.splat(1.0));
-                let twice_u = isa.mul(isa.mul(x, isa.splat(1.595_769_1)), inner);
+                let twice_u = isa.mul(isa.mul(x, isa.splat(1.595_769)), inner);
                 divide_by_one_plus_exp_of_minus(isa, x, twice_u)
             }
         }

@@ -371,11 +371,12 @@ fn float_tile<I: Isa, const R: usize, const C: usize>(
         }
         *sums = acc;
     }
-    for c in 0..C {
-        let column = out.column(column + c);
-        for r in 0..R {
-            let (even, odd) = (isa.add(sums[0][r][c], sums[2][r][c]), isa.add(sums[1][r][c], sums[3][r][c]));
-            column[row + r] = isa.sum(isa.add(even, odd));
+    let [a, b, c, d] = sums;
+    for r in 0..R {
+        for column_of in 0..C {
+            let even = isa.add(a[r][column_of], c[r][column_of]);
+            let odd = isa.add(b[r][column_of], d[r][column_of]);
+            out.column(column + column_of)[row + r] = isa.sum(isa.add(even, odd));
         }
     }
 }

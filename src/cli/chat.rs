@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::args::{Common, Sampling, tell_seed};
 use super::failure::Failure;
-use super::generate::rate;
+use super::generate::{ending, rate};
 use super::interrupt::Interrupt;
 use super::model::Source;
 use super::output::{Out, note};
@@ -110,31 +110,39 @@ impl Talk {
     /// Says `message` and streams the answer, with a newline at its end also where it is interrupted.
     fn answer(&mut self, chat: &mut Conversation, message: String) -> Done {
         let Talk { out, interrupt, stats } = self;
-        let began = Instant::now();
-        let mut reply = interrupt.during(|| chat.send(message))?;
-        let read = began.elapsed();
-        match reply.plan().dropped {
-            0 => {}
-            dropped => note(format_args!("note: the context is full; {dropped} old messages were forgotten")),
-        }
-        let began = Instant::now();
-        let done: Done = interrupt.during(|| reply.try_for_each(|piece| out.text(&piece?)));
-        let written = began.elapsed();
-        if matches!(done, Ok(()) | Err(Failure::Interrupted)) {
-            out.text("\n")?;
-        }
-        let outcome = reply.outcome();
-        match &outcome.finish {
-            Some(Finish::Context) => note(format_args!(
-                "note: the context is full, so the answer is cut off; begin anew, or give more room with --ctx"
-            )),
-            Some(Finish::Length) => tracing::debug!("the answer has as many tokens as -n allows"),
-            _ => {}
-        }
-        if *stats {
-            note(format_args!("{}", statistics(&outcome, read, written)));
-        }
-        done
+        interrupt.during(|| {
+            let began = Instant::now();
+            let mut reply = match chat.send(message) {
+                Err(gristmill::Error::Cancelled) => {
+                    out.text("\n")?;
+                    return Err(Failure::Interrupted);
+                }
+                reply => reply?,
+            };
+            let read = began.elapsed();
+            match reply.plan().dropped {
+                0 => {}
+                dropped => {
+                    note(format_args!("note: the context is full; {dropped} old messages are forgotten"))
+                }
+            }
+            let began = Instant::now();
+            let done: Done = reply.try_for_each(|piece| out.text(&piece?));
+            let written = began.elapsed();
+            if matches!(done, Ok(()) | Err(Failure::Interrupted)) {
+                out.text("\n")?;
+            }
+            let outcome = reply.outcome();
+            if outcome.finish == Some(Finish::Context) {
+                note(format_args!(
+                    "note: the context is full, so the answer is cut off (--ctx says how long it is)"
+                ));
+            }
+            if *stats {
+                note(format_args!("{}", statistics(&outcome, read, written)));
+            }
+            done
+        })
     }
 }
 
@@ -148,6 +156,6 @@ fn statistics(outcome: &Outcome, read: Duration, written: Duration) -> String {
         rate(fresh, read),
         outcome.answer_tokens,
         rate(outcome.answer_tokens, written),
-        outcome.finish.as_ref().map_or_else(|| "stopped".to_owned(), ToString::to_string),
+        ending(outcome.finish.as_ref()),
     )
 }

@@ -2,14 +2,15 @@
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use gristmill::CacheType;
-use gristmill::generate::Sampler;
+use gristmill::generate::{Finish, Sampler};
 use gristmill::text::{EncodeOptions, Tokenizer};
 
 use super::args::{Common, Sampling, tell_seed};
+use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::model::Source;
 use super::output::{Out, note};
@@ -48,34 +49,41 @@ pub fn run(args: Generate, common: &Common) -> Done {
     let interrupt = Interrupt::new(stepper.cancel_handle());
     let mut out = Out::new();
 
-    let began = Instant::now();
-    let bar = progress::tokens("reading the prompt", tokens.len());
-    interrupt.during(|| stepper.feed_with(&tokens, |done| bar.at(done.end)))?;
-    drop(bar);
-    let read = began.elapsed();
+    interrupt.during(|| {
+        let began = Instant::now();
+        let bar = progress::tokens("reading the prompt", tokens.len());
+        stepper.feed_with(&tokens, |done| bar.at(done.end))?;
+        drop(bar);
+        let read = began.elapsed();
 
-    let began = Instant::now();
-    let mut generation = stepper.generate(&mut sampler, args.sampling.generate(Some(TOKENS)))?;
-    let done: Done = interrupt.during(|| generation.try_for_each(|step| out.text(step?.text())));
-    let written = began.elapsed();
-    if !matches!(done, Err(super::Failure::NobodyReads)) {
-        out.finish()?;
-    }
-    if args.sampling.stats {
-        let end = generation.finish_reason().map_or_else(|| "stopped".to_owned(), ToString::to_string);
-        let (generated, rate) = (generation.tokens(), |tokens: usize, time| rate(tokens, time));
-        note(format_args!(
-            "prompt: {} tokens, {:.1} tokens/s; generated: {generated} tokens, {:.1} tokens/s; ended by: {end}",
-            tokens.len(),
-            rate(tokens.len(), read),
-            rate(generated, written),
-        ));
-    }
-    done
+        let began = Instant::now();
+        let mut generation = stepper.generate(&mut sampler, args.sampling.generate(Some(TOKENS)))?;
+        let done: Done = generation.try_for_each(|step| out.text(step?.text()));
+        let written = began.elapsed();
+        if !matches!(done, Err(Failure::NobodyReads)) {
+            out.finish()?;
+        }
+        if args.sampling.stats {
+            note(format_args!(
+                "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; ended by: {}",
+                tokens.len(),
+                rate(tokens.len(), read),
+                generation.tokens(),
+                rate(generation.tokens(), written),
+                ending(generation.finish_reason()),
+            ));
+        }
+        done
+    })
+}
+
+/// Why generation ended, in a word.
+pub fn ending(finish: Option<&Finish>) -> String {
+    finish.map_or_else(|| "stopped".to_owned(), ToString::to_string)
 }
 
 /// Tokens a second.
-pub fn rate(tokens: usize, time: std::time::Duration) -> f64 {
+pub fn rate(tokens: usize, time: Duration) -> f64 {
     tokens as f64 / time.as_secs_f64().max(1e-9)
 }
 

@@ -26,7 +26,7 @@ impl Interrupt {
         interrupt
     }
 
-    /// Does some work, which Ctrl-C stops.
+    /// Does some work, which Ctrl-C stops: all of it in one call, as a wish of before is forgotten.
     pub fn during<R>(&self, work: impl FnOnce() -> R) -> R {
         self.cancel.reset();
         self.working.store(true, Ordering::SeqCst);

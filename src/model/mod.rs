@@ -1,7 +1,7 @@
 //! What a model computes: the file that holds it, its parameters and weights, and a forward pass.
 //!
 //! One file for each architecture says which parameters it reads, which tensors it needs and how they are joined; the
-//! parts are shared ([`layers`]). To add one, write its file, add a line to [`ARCHITECTURES`] and a golden case to the
+//! parts are shared (`layers.rs`). To add one, write its file, add a line to [`ARCHITECTURES`] and a golden case to the
 //! tests.
 #![deny(unsafe_code)]
 

@@ -4,6 +4,15 @@
 //! `tests/data` always run.
 
 mod chat;
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "in a test, each of these is a failure with its place, or its report"
+)]
+
 mod formats;
 mod gguf;
 mod goldens;

@@ -64,8 +64,8 @@ pub(super) fn halves_of_parts<I: Isa, B: Scaled>(
     bits: impl Fn(&B) -> [u8; 2],
 ) -> I::Floats {
     let mut of = [0; 8];
-    for (bits_of, block) in of.chunks_exact_mut(B::PARTS).zip(blocks) {
-        bits_of.fill(u16::from_le_bytes(bits(block)));
+    for (part, bits_of) in of.iter_mut().enumerate() {
+        *bits_of = u16::from_le_bytes(bits(&blocks[part / B::PARTS]));
     }
     isa.halves_of(&of)
 }

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn four_signs_are_four_times_one() {
         for seven in 0..128_u32 {
-            let others = [seven, seven * 3 & 127, seven ^ 85, 127 - seven];
+            let others = [seven, (seven * 3) & 127, seven ^ 85, 127 - seven];
             let stored = (0..4).fold(0xf000_0000, |stored, l| stored | others[l] << (7 * l));
             assert_eq!(four_even_signs(stored).to_le_bytes(), others.map(even_signs));
         }

@@ -37,6 +37,7 @@ impl Iq3S {
     }
 
     /// The scales of the groups, 1 to 31 and odd.
+    #[inline(always)]
     pub(crate) fn scales(&self) -> [u8; 8] {
         core::array::from_fn(|g| 1 + 2 * (self.scales[g / 2] >> (g % 2 * 4) & 0x0f))
     }

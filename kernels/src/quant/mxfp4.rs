@@ -18,6 +18,7 @@ use crate::simd::Isa;
 pub(crate) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half of the E8M0 scale `e`: 2^(e - 128), to go with [`DOUBLED`]. As in ggml, 255 is no NaN.
+#[inline(always)]
 pub(crate) fn half_e8m0(e: u8) -> f32 {
     // The two smallest are subnormal.
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })

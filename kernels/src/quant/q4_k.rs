@@ -31,12 +31,15 @@ pub struct Q4K {
 /// The 8 scales and the 8 minimums, 0 to 63, of Q4_K and Q5_K.
 #[inline(always)]
 pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    // Four groups at a time, a byte each.
-    let [scale, min, low] = bytemuck::cast::<_, [[u8; 4]; 3]>(*packed).map(u32::from_le_bytes);
-    let upper = |packed: u32| packed >> 6 << 4 & 0x3030_3030;
-    let scales = [scale & 0x3f3f_3f3f, low & 0x0f0f_0f0f | upper(scale)];
-    let mins = [min & 0x3f3f_3f3f, low >> 4 & 0x0f0f_0f0f | upper(min)];
-    (bytemuck::cast(scales.map(u32::to_le_bytes)), bytemuck::cast(mins.map(u32::to_le_bytes)))
+    let (mut scales, mut mins) = ([0; 8], [0; 8]);
+    for g in 0..4 {
+        let (scale, min, low) = (packed[g], packed[g + 4], packed[g + 8]);
+        scales[g] = scale & 0x3f;
+        mins[g] = min & 0x3f;
+        scales[g + 4] = (low & 0x0f) | (scale >> 6 << 4);
+        mins[g + 4] = (low >> 4) | (min >> 6 << 4);
+    }
+    (scales, mins)
 }
 
 /// The lower four bits of the codes of group `g` (0 to 7) of Q4_K and Q5_K.

@@ -129,6 +129,9 @@ impl Team<'_> {
     }
 }
 
+/// A job whose lifetime only the leader knows.
+type ErasedJob = dyn Fn(usize, usize) + Sync;
+
 struct Shared {
     /// Whether a step is there to be joined.
     open: AtomicBool,
@@ -138,7 +141,7 @@ struct Shared {
     /// Steps so far.
     steps: AtomicUsize,
     /// The step: its tasks and their number. Written by the leader while no helper is inside.
-    step: UnsafeCell<(usize, *const (dyn Fn(usize, usize) + Sync))>,
+    step: UnsafeCell<(usize, *const ErasedJob)>,
     dismissed: AtomicBool,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
@@ -206,15 +209,11 @@ impl Shared {
     }
 
     fn lead(&self, tasks: usize, job: Job<'_>) {
-        let job: *const (dyn Fn(usize, usize) + Sync + '_) = job;
         // SAFETY: no helper is inside (`Close` waited for that) and none reads the step before `open` is set. The
         // lifetime is erased; `close` below is dropped before this call returns, also by unwinding, and after
         // that nobody follows the pointer.
         unsafe {
-            let job = std::mem::transmute::<
-                *const (dyn Fn(usize, usize) + Sync + '_),
-                *const (dyn Fn(usize, usize) + Sync + 'static),
-            >(job);
+            let job = std::mem::transmute::<Job<'_>, &'static ErasedJob>(job);
             *self.step.get() = (tasks, job);
         }
         self.next.store(0, SeqCst);
@@ -222,8 +221,7 @@ impl Shared {
         self.open.store(true, SeqCst);
         self.steps.fetch_add(1, SeqCst);
         self.wake_sleepers();
-        // SAFETY: the job lives until this call returns.
-        self.take_tasks(tasks, unsafe { &*job }, 0);
+        self.take_tasks(tasks, job, 0);
         drop(close);
         if self.failed.load(SeqCst) {
             // A task panicked on a helper: so does the pass, as it would have without helpers.

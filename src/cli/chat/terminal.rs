@@ -24,8 +24,9 @@ const HELP: &str = "\
 /stats         switch the line of statistics on or off
 /quit          leave, as do Ctrl-D and Ctrl-C at an empty prompt
 
-Ctrl-C stops an answer; what came of it stays part of the conversation. The arrow keys bring back what you wrote.
-A message that begins with a slash needs a space before it.";
+Ctrl-C stops an answer; what came of it stays part of the conversation. The arrow keys
+bring back what you wrote. A message that begins with a slash needs a space
+before it.";
 
 /// What a line asks for.
 enum Ask<'a> {
@@ -102,7 +103,9 @@ pub fn run(chat: &mut Conversation, talk: &mut Talk, toy: bool) -> Done {
             Ask::Save("") => note(format_args!("error: /save: expected the name of a file")),
             Ask::Save(file) => match save(chat, Path::new(file)) {
                 Ok(()) => talk.out.aside(&format!("{} messages saved to {file}", chat.messages().len()))?,
-                Err(failure) => drop(failure.report()),
+                Err(failure) => {
+                    failure.report();
+                }
             },
             Ask::Stats => {
                 talk.stats = !talk.stats;
@@ -116,7 +119,12 @@ pub fn run(chat: &mut Conversation, talk: &mut Talk, toy: bool) -> Done {
                 Ok(()) => {}
                 Err(Failure::NobodyReads) => return Err(Failure::NobodyReads),
                 Err(Failure::Interrupted) => talk.out.aside("(stopped)")?,
-                Err(failure) => drop(failure.report()),
+                Err(failure) => {
+                    failure.report();
+                    if matches!(failure, Failure::Library(gristmill::Error::ContextFull { .. })) {
+                        talk.out.aside("/reset begins a new conversation")?;
+                    }
+                }
             },
         }
     }
