@@ -3,7 +3,6 @@
 //! Tests over the large golden sets run when `GRISTMILL_GOLDENS` names the folder that holds them; tests over
 //! `tests/data` always run.
 
-mod chat;
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +12,7 @@ mod chat;
     reason = "in a test, each of these is a failure with its place, or its report"
 )]
 
+mod chat;
 mod formats;
 mod gguf;
 mod goldens;
