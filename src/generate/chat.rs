@@ -329,23 +329,35 @@ impl Chat {
     fn fit(&self) -> Result<(PromptPlan, Vec<Json>, Vec<u32>)> {
         let context = self.stepper.context();
         let mut messages = self.messages.clone();
-        loop {
-            let tokens = self.encode(&messages)?;
-            if tokens.len() < context {
-                let plan = PromptPlan {
-                    tokens: tokens.len(),
-                    cached: common_prefix(self.stepper.tokens(), &tokens),
-                    context,
-                    cache_bytes: self.stepper.cache_bytes(tokens.len()),
-                    dropped: self.messages.len() - messages.len(),
-                };
-                return Ok((plan, messages, tokens));
-            }
-            let overflow = Error::ContextFull { needed: tokens.len() + 1, context };
-            if self.options.overflow == Overflow::Refuse || !drop_oldest_turn(&mut messages) {
-                return Err(overflow);
+        let mut tokens = self.encode(&messages)?;
+        let mut needed = tokens.len();
+        if needed >= context && self.options.overflow == Overflow::DropOldest {
+            // Fewer turns take fewer tokens: the cut after which the rest fits is found by halving.
+            let (first, cuts) = turns(&self.messages);
+            let (mut low, mut high) = (0, cuts.len());
+            while let Some(&cut) = cuts.get(low..high).and_then(|cuts| cuts.get(cuts.len() / 2)) {
+                let mut rest = self.messages.clone();
+                rest.drain(first..cut);
+                let found = self.encode(&rest)?;
+                let middle = low + (high - low) / 2;
+                if found.len() < context {
+                    (messages, tokens, high) = (rest, found, middle);
+                } else {
+                    (needed, low) = (found.len(), middle + 1);
+                }
             }
         }
+        if tokens.len() >= context {
+            return Err(Error::ContextFull { needed: needed + 1, context });
+        }
+        let plan = PromptPlan {
+            tokens: tokens.len(),
+            cached: common_prefix(self.stepper.tokens(), &tokens),
+            context,
+            cache_bytes: self.stepper.cache_bytes(tokens.len()),
+            dropped: self.messages.len() - messages.len(),
+        };
+        Ok((plan, messages, tokens))
     }
 
     /// Feeds the prompt, but for what the sequence holds of it.
@@ -366,19 +378,13 @@ impl Chat {
     }
 }
 
-/// Drops the oldest message that is not the system's, and what answers it; keeps the newest turn.
-fn drop_oldest_turn(messages: &mut Vec<Json>) -> bool {
+/// The first message that is not the system's, and where the user speaks after it: the messages from the one to one
+/// of the others can be dropped, oldest turns first, and the newest turn stays.
+fn turns(messages: &[Json]) -> (usize, Vec<usize>) {
     let role = |message: &Json, role: &str| message.get("role").and_then(Json::as_str) == Some(role);
     let first = messages.iter().position(|message| !role(message, "system")).unwrap_or(messages.len());
-    let next =
-        messages.iter().skip(first + 1).position(|message| role(message, "user")).map(|at| first + 1 + at);
-    match next {
-        Some(next) => {
-            messages.drain(first..next);
-            true
-        }
-        None => false,
-    }
+    let later = messages.iter().enumerate().skip(first + 1);
+    (first, later.filter(|(_, message)| role(message, "user")).map(|(at, _)| at).collect())
 }
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {

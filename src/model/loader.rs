@@ -51,14 +51,18 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// An integer parameter that, where it is there, must not be zero. An array of one value for each layer must give
-    /// all layers the same.
+    /// An integer parameter that, where it is there, must not be zero. An array must have one value for each layer, and
+    /// give all layers the same.
     pub fn optional_size(&self, name: &str) -> Result<Option<usize>> {
         let key = self.key(name);
         let metadata = self.metadata();
         let size = match metadata.get(&key) {
             Some(Value::Array(_)) => {
                 let values = metadata.u32s(&key)?.unwrap_or_default();
+                if Some(values.len() as u64) != metadata.u64(&self.key("block_count"))? {
+                    let found = format!("{} of them", values.len());
+                    return Err(Error::MetadataType { key, expected: "one value for each layer", found });
+                }
                 let first = values.first().copied();
                 if values.iter().any(|&value| Some(value) != first) {
                     return Err(self.unsupported(format!("different values of `{key}` in different layers")));

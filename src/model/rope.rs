@@ -52,13 +52,21 @@ impl Rope {
     }
 
     /// The angles of the tokens at `positions`.
-    pub fn turns(&self, positions: std::ops::Range<usize>) -> Turns {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn turns(&self, positions: std::ops::Range<usize>) -> Result<Turns> {
+        let len = positions.len().saturating_mul(self.speeds.len());
+        let mut by = Vec::new();
+        by.try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { what: "angles of positions", bytes: 8 * len as u64 })?;
         let turn = |angle: f64| {
             [(libm::cos(angle) * self.magnitude) as f32, (libm::sin(angle) * self.magnitude) as f32]
         };
-        let by =
-            positions.flat_map(|position| self.speeds.iter().map(move |speed| turn(position as f64 * speed)));
-        Turns { pairing: self.pairing, pairs: self.speeds.len(), by: by.collect() }
+        for position in positions {
+            by.extend(self.speeds.iter().map(|speed| turn(position as f64 * speed)));
+        }
+        Ok(Turns { pairing: self.pairing, pairs: self.speeds.len(), by })
     }
 }
 

@@ -176,6 +176,21 @@ fn a_conversation_that_outgrows_the_context_is_refused_or_loses_its_oldest_turns
         assert_eq!(contents(&chat)[0], ("system", "You are a pirate."));
     }
     assert!(dropped >= 10, "{dropped} messages dropped");
+    // The turns that are dropped are no more than needed, however long the conversation.
+    for _ in 0..2000 {
+        chat.push(json!({"role": "user", "content": "Hello!"}));
+        chat.push(json!({"role": "assistant", "content": "Hello! How can I help you?"}));
+    }
+    chat.push(json!({"role": "user", "content": FRANCE}));
+    let (all, plan) = (chat.messages().to_vec(), chat.plan().unwrap());
+    let kept = all.len() - plan.dropped;
+    let count = |kept: usize| {
+        let mut other = model.chat(options()).unwrap();
+        all.iter().skip(all.len() - kept + 1).for_each(|message| other.push(message.clone()));
+        other.plan().map(|plan| plan.tokens).ok()
+    };
+    assert_eq!((count(kept), count(kept + 2)), (Some(plan.tokens), None));
+    chat.answer().unwrap().complete().unwrap();
     // What cannot fit at all is refused all the same, and the turns are kept.
     let before = chat.messages().to_vec();
     assert!(matches!(chat.send("word ".repeat(200)).err(), Some(Error::ContextFull { .. })));

@@ -5,11 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gristmill::generate::{
-    Chat, Finish, GenerateOptions, Generation, Reply, Sampler, SamplerOptions, Stepper, StepperOptions,
+    Chat, ChatOptions, Finish, GenerateOptions, Generation, Overflow, Reply, Sampler, SamplerOptions,
+    Stepper, StepperOptions,
 };
 use gristmill::model::ModelOptions;
 use gristmill::text::Tokenizer;
 use gristmill::{CacheType, Error, Model};
+use serde_json::json;
 
 use crate::models::{self, tokens};
 
@@ -316,6 +318,32 @@ fn a_stepper_may_be_fed_from_within_the_feeding_of_another() {
         send.send(found == expected).unwrap();
     });
     assert!(receive.recv_timeout(Duration::from_secs(60)).expect("the two do not wait for each other"));
+}
+
+#[test]
+fn messages_of_any_shape_are_rendered_or_refused() {
+    let model = Model::open(models::instruct()).unwrap();
+    let options = ChatOptions::default().stepper(StepperOptions::default().context(60));
+    for message in [
+        json!(null),
+        json!(5),
+        json!([1, [2]]),
+        json!({}),
+        json!({"role": 7, "content": ["x"]}),
+        json!({"role": "user"}),
+        json!({"role": "user", "content": "\u{0}<|im_end|>\u{10ffff}"}),
+        json!({"role": "system", "content": ""}),
+    ] {
+        for overflow in [Overflow::Refuse, Overflow::DropOldest] {
+            let mut chat = model.chat(options.clone().overflow(overflow)).unwrap();
+            chat.push(message.clone());
+            let _ = chat.plan();
+            if let Ok(reply) = chat.answer() {
+                let _ = reply.complete();
+            }
+            let _ = chat.send("word ".repeat(50)).and_then(Reply::complete);
+        }
+    }
 }
 
 #[test]
