@@ -5,29 +5,83 @@ use std::collections::BinaryHeap;
 
 use super::vocab::{TokenId, Vocabulary};
 
+/// How a space is spelled.
+const SPACE: &str = "▁";
 /// No symbol.
 const NONE: u32 = u32::MAX;
 
-/// Appends the ids of `text`, whose spaces are spelled `▁` already and which is shorter than 4 GiB.
-///
-/// Characters without a token become their `<0xNN>` tokens, else one-byte tokens, else `unknown`. Returns the first
-/// byte that has none of them.
-pub(super) fn encode(
+/// The model's memory, and what is known of its vocabulary.
+pub(super) struct Spm {
+    /// Whether no token has a `▁` behind another character. Then no pair of symbols joins two words, and words can be
+    /// encoded by themselves.
+    words_apart: bool,
+}
+
+/// Buffers that words share.
+#[derive(Default)]
+struct Scratch {
+    symbols: Vec<Symbol>,
+    heap: BinaryHeap<Pair>,
+}
+
+impl Spm {
+    pub fn new(vocab: &Vocabulary) -> Spm {
+        let apart = |id: TokenId| {
+            let text = vocab.text(id).unwrap_or_default();
+            word_starts(text).next().is_none()
+        };
+        Spm { words_apart: (0..vocab.len() as TokenId).all(apart) }
+    }
+
+    /// Appends the ids of `text`, whose spaces are spelled `▁` already and which is shorter than 4 GiB.
+    ///
+    /// Characters without a token become their `<0xNN>` tokens, else one-byte tokens, else `unknown`. Returns the first
+    /// byte that has none of them.
+    pub fn encode(
+        &self,
+        vocab: &Vocabulary,
+        unknown: Option<TokenId>,
+        text: &str,
+        ids: &mut Vec<TokenId>,
+    ) -> Option<u8> {
+        let mut scratch = Scratch::default();
+        let mut missing = None;
+        let mut start = 0;
+        let ends = word_starts(text.as_bytes()).filter(|_| self.words_apart).chain([text.len()]);
+        for end in ends {
+            let word = text.get(start..end).unwrap_or_default();
+            missing = missing.or(encode_word(vocab, unknown, word, &mut scratch, ids));
+            start = end;
+        }
+        missing
+    }
+}
+
+/// Where a `▁` stands behind another character.
+fn word_starts(text: &[u8]) -> impl Iterator<Item = usize> {
+    let space = SPACE.as_bytes();
+    let starts = text.windows(space.len()).enumerate().filter(move |&(_, window)| window == space);
+    starts
+        .map(|(at, _)| at)
+        .filter(move |&at| at > 0 && !text.get(..at).is_some_and(|text| text.ends_with(space)))
+}
+
+fn encode_word(
     vocab: &Vocabulary,
     unknown: Option<TokenId>,
     text: &str,
+    scratch: &mut Scratch,
     ids: &mut Vec<TokenId>,
 ) -> Option<u8> {
-    let mut symbols: Vec<Symbol> = text
-        .char_indices()
-        .zip(0u32..)
-        .map(|((start, c), at)| Symbol {
-            start: start as u32,
-            len: c.len_utf8() as u32,
-            before: at.wrapping_sub(1),
-            after: at + 1,
-        })
-        .collect();
+    let Scratch { symbols, heap } = scratch;
+    symbols.clear();
+    heap.clear();
+    symbols.extend(text.char_indices().zip(0u32..).map(|((start, c), at)| Symbol {
+        start: start as u32,
+        len: c.len_utf8() as u32,
+        before: at.wrapping_sub(1),
+        after: at + 1,
+    }));
     if let Some(last) = symbols.last_mut() {
         last.after = NONE;
     }
@@ -41,9 +95,8 @@ pub(super) fn encode(
             heap.push(Pair { score: Score(vocab.score(token)), left, len: len + right.len });
         }
     };
-    let mut heap = BinaryHeap::new();
     for left in 0..symbols.len() as u32 {
-        offer(&symbols, &mut heap, left);
+        offer(symbols, heap, left);
     }
     while let Some(pair) = heap.pop() {
         let Some(&Symbol { len, before, after, .. }) = symbols.get(pair.left as usize) else { continue };
@@ -61,8 +114,8 @@ pub(super) fn encode(
         if let Some(next) = symbols.get_mut(right.after as usize) {
             next.before = pair.left;
         }
-        offer(&symbols, &mut heap, before);
-        offer(&symbols, &mut heap, pair.left);
+        offer(symbols, heap, before);
+        offer(symbols, heap, pair.left);
     }
     let mut missing = None;
     for symbol in symbols.iter().filter(|symbol| symbol.len > 0) {

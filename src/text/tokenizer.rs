@@ -10,7 +10,7 @@ use super::partition::{Fragment, Partition};
 use super::plamo2::Plamo2;
 use super::rwkv::{self, Rwkv};
 use super::special::{BosDecision, SpecialTokens, Specials};
-use super::spm;
+use super::spm::Spm;
 use super::unicode::{Class, to_lower};
 use super::unigram::Unigram;
 use super::vocab::{TokenAttributes, TokenId, Vocabulary};
@@ -87,7 +87,7 @@ struct Inner {
 }
 
 enum Model {
-    SentencePiece,
+    SentencePiece(Spm),
     BytePair(Box<Bpe>),
     /// Byte pairs of words between whitespace, which is dropped.
     Whitespace(Box<Bpe>, Normalizer),
@@ -135,7 +135,9 @@ impl Tokenizer {
             (TokenizerKind::Unigram, _) => Model::Unigram(Unigram::new(metadata, &vocab, add_space_prefix)?),
             (TokenizerKind::Rwkv, _) => Model::Rwkv(Rwkv::new(&vocab)),
             (TokenizerKind::Plamo2, _) => Model::Plamo2(Plamo2::new(&vocab)?),
-            (TokenizerKind::SentencePiece | TokenizerKind::BytePair, _) => Model::SentencePiece,
+            (TokenizerKind::SentencePiece | TokenizerKind::BytePair, _) => {
+                Model::SentencePiece(Spm::new(&vocab))
+            }
         };
         let specials = Specials::new(metadata, &mut vocab, &kind)?;
         let partition = Partition::new(&vocab);
@@ -201,13 +203,13 @@ impl Tokenizer {
             unknown.ok_or(Error::TokenizerMissingToken { part: "unknown", key })
         };
         match &self.0.model {
-            Model::SentencePiece => {
+            Model::SentencePiece(spm) => {
                 let mut escaped = String::with_capacity(text.len() + text.len() / 2);
                 if first && *add_space_prefix {
                     escaped.push('▁');
                 }
                 push_escaped(&mut escaped, text);
-                if let Some(byte) = spm::encode(vocab, unknown, &escaped, ids) {
+                if let Some(byte) = spm.encode(vocab, unknown, &escaped, ids) {
                     return Err(Error::TokenizerMissingByte { byte });
                 }
             }
