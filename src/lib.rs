@@ -31,7 +31,7 @@
 //! for step in stepper.generate(&mut sampler, GenerateOptions::default().max_tokens(12))? {
 //!     text.push_str(step?.text());
 //! }
-//! assert_eq!(text, ", there was a little boy named Timmy. Timmy");
+//! assert_eq!(text, ", there was a little boy named Timmy. Timmy loved to");
 //! # Ok(())
 //! # }
 //! ```

@@ -106,6 +106,15 @@ pub fn attend(
     let check = |what, expected, found| {
         if expected == found { Ok(()) } else { Err(Mismatch { what, expected, found }) }
     };
+    for (what, size) in [
+        ("values of a key", head.key_dim),
+        ("values of a value", head.value_dim),
+        ("heads of a group", group),
+    ] {
+        if size == 0 {
+            return Err(Mismatch { what, expected: 1, found: 0 });
+        }
+    }
     check("ranges of visible positions", tokens.len(), visible.len())?;
     for token in tokens {
         check("values of a token's queries", group * head.key_dim, token.len())?;
@@ -412,6 +421,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn sizes_that_are_nothing_or_do_not_belong_together_are_refused() {
+        let query: &[f32] = &[0.0; 8];
+        let keys = [0.0; 4 * BLOCK];
+        let block = |keys, values| Block { keys: Numbers::F32(keys), values: Numbers::F32(values) };
+        let attend = |head: Head, group, visible: &[Range<usize>], blocks: &[Block<'_>]| {
+            let mut out = [0.0; 8];
+            let queries = Queries { tokens: &[query], visible, group };
+            let mut output = Output::new(&mut out, 8).unwrap();
+            attend(Level::detect(), head, 0, blocks, &queries, &mut [0.0; 1000], &mut output)
+        };
+        let head = Head { key_dim: 4, value_dim: 4, scale: 1.0 };
+        let values = [0.0; BLOCK * BLOCK];
+        assert_eq!(
+            attend(head, 2, &[0..1], &[block(&keys, &values)]),
+            Err(Mismatch { what: "floats of scratch memory", expected: head.scratch_len(2), found: 1000 })
+        );
+        for (head, group) in [
+            (Head { key_dim: 0, ..head }, 2),
+            (Head { value_dim: 0, ..head }, 2),
+            (Head { key_dim: 8, ..head }, 2),
+            (head, 0),
+            (head, 3),
+        ] {
+            assert!(attend(head, group, &[0..1], &[block(&keys, &values)]).is_err());
+        }
+        assert!(attend(head, 2, &[], &[]).is_err());
+        assert!(attend(head, 2, &[0..1], &[block(&keys, &keys)]).is_err());
     }
 
     #[test]

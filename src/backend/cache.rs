@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use gristmill_kernels::attention::{BLOCK, Block, Numbers, padded, to_half};
 
+use crate::{Error, Result};
+
 /// In which precision keys and values are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -40,7 +42,8 @@ pub(crate) struct LayerShape {
 impl LayerShape {
     /// Numbers of a page: keys and values, padding included.
     fn page_numbers(&self) -> usize {
-        self.heads * BLOCK * (self.key_dim + padded(self.value_dim))
+        let numbers = self.key_dim.saturating_add(padded(self.value_dim));
+        self.heads.saturating_mul(BLOCK).saturating_mul(numbers)
     }
 }
 
@@ -51,11 +54,11 @@ enum Store {
 }
 
 impl Store {
-    fn new(ty: CacheType, len: usize) -> Self {
-        match ty {
-            CacheType::F16 => Store::F16(vec![0; len]),
-            CacheType::F32 => Store::F32(vec![0.0; len]),
-        }
+    fn new(ty: CacheType, len: usize) -> Result<Self> {
+        Ok(match ty {
+            CacheType::F16 => Store::F16(zeros(len)?),
+            CacheType::F32 => Store::F32(zeros(len)?),
+        })
     }
 
     fn numbers(&self, at: usize, len: usize) -> Numbers<'_> {
@@ -78,6 +81,16 @@ impl Store {
             }
         }
     }
+}
+
+fn zeros<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
+    let mut numbers = Vec::new();
+    let bytes = len.saturating_mul(size_of::<T>()) as u64;
+    numbers
+        .try_reserve_exact(len)
+        .map_err(|_| Error::OutOfMemory { what: "keys and values of the cache", bytes })?;
+    numbers.resize(len, T::default());
+    Ok(numbers)
 }
 
 /// [`BLOCK`] positions of one layer.
@@ -104,9 +117,10 @@ impl Cache {
         Cache { ty, layers: layers.into_iter().map(|shape| (shape, Vec::new())).collect() }
     }
 
-    /// Bytes that a sequence of `len` positions takes.
+    /// Bytes that a sequence of `len` positions takes; `usize::MAX` for more than can be counted.
     pub fn bytes(ty: CacheType, layers: &[LayerShape], len: usize) -> usize {
-        layers.iter().map(|shape| shape.page_numbers()).sum::<usize>() * ty.bytes() * len.div_ceil(BLOCK)
+        let numbers = layers.iter().fold(0, |sum: usize, shape| sum.saturating_add(shape.page_numbers()));
+        numbers.saturating_mul(ty.bytes()).saturating_mul(len.div_ceil(BLOCK))
     }
 
     /// Forgets all positions from `len` on.
@@ -118,23 +132,27 @@ impl Cache {
 
     /// Keeps `keys` `[heads * key_dim]` and `values` `[heads * value_dim]` for a position of a layer, the next one or
     /// one that was kept before.
-    pub fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
-        let Some((shape, pages)) = self.layers.get_mut(layer) else { return };
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where a page is needed and there is no memory for it.
+    pub fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let gone = || Error::Internal { what: "a place in the cache that is not there" };
+        let (shape, pages) = self.layers.get_mut(layer).ok_or_else(gone)?;
         let (width, at) = (padded(shape.value_dim), position % BLOCK);
         if position / BLOCK == pages.len() {
             pages.push(Arc::new(Page {
-                keys: Store::new(self.ty, shape.heads * shape.key_dim * BLOCK),
-                values: Store::new(self.ty, shape.heads * BLOCK * width),
+                keys: Store::new(self.ty, shape.heads * shape.key_dim * BLOCK)?,
+                values: Store::new(self.ty, shape.heads * BLOCK * width)?,
             }));
         }
-        let Some(page) = pages.get_mut(position / BLOCK) else { return };
-        let page = Arc::make_mut(page);
+        let page = Arc::make_mut(pages.get_mut(position / BLOCK).ok_or_else(gone)?);
         for (head, keys) in keys.chunks_exact(shape.key_dim).enumerate() {
             page.keys.put(head * shape.key_dim * BLOCK + at, BLOCK, keys);
         }
         for (head, values) in values.chunks_exact(shape.value_dim).enumerate() {
             page.values.put((head * BLOCK + at) * width, 1, values);
         }
+        Ok(())
     }
 
     /// The blocks of one head of a layer, from block `first` on.
@@ -159,7 +177,9 @@ mod tests {
         let mut cache = Cache::new(CacheType::F32, [SHAPE]);
         for pos in 0..len {
             let x = pos as f32;
-            cache.put(0, pos, &[x, 1.0, 2.0, 3.0, x + 0.5, 5.0, 6.0, 7.0], &[x, 8.0, 9.0, -x, 10.0, 11.0]);
+            cache
+                .put(0, pos, &[x, 1.0, 2.0, 3.0, x + 0.5, 5.0, 6.0, 7.0], &[x, 8.0, 9.0, -x, 10.0, 11.0])
+                .unwrap();
         }
         cache
     }
@@ -184,7 +204,7 @@ mod tests {
         let first = filled(40);
         let mut fork = first.clone();
         fork.truncate(33);
-        fork.put(0, 33, &[-1.0; 8], &[0.0; 6]);
+        fork.put(0, 33, &[-1.0; 8], &[0.0; 6]).unwrap();
         assert_eq!((key(&first, 0, 33, 0), key(&fork, 0, 33, 0)), (33.0, -1.0));
         let pages = |cache: &Cache| cache.layers[0].1.iter().map(Arc::as_ptr).collect::<Vec<_>>();
         assert_eq!(pages(&first)[0], pages(&fork)[0]);
@@ -195,5 +215,6 @@ mod tests {
     fn memory_is_counted_in_whole_pages() {
         // 2 heads x 32 positions x (4 + 32 padded) numbers of 2 bytes
         assert_eq!(Cache::bytes(CacheType::F16, &[SHAPE], 33), 2 * 2 * 32 * (4 + 32) * 2);
+        assert_eq!(Cache::bytes(CacheType::F32, &[SHAPE; 3], usize::MAX), usize::MAX);
     }
 }

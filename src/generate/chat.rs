@@ -80,6 +80,7 @@ pub enum Overflow {
 
 /// How a conversation is held. Start from [`ChatOptions::default`].
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct ChatOptions {
     system: Option<String>,
     template: Option<String>,
@@ -168,6 +169,27 @@ pub struct PromptPlan {
 ///
 /// Each prompt is the whole conversation, rendered by the model's own template; what the sequence holds of it already is
 /// not computed again.
+///
+/// ```
+/// use gristmill::generate::{ChatOptions, Finish, SamplerOptions};
+/// use gristmill::{Error, Model};
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vendor/models/tiny-instruct-q8_0.gguf");
+/// let model = Model::open(path)?;
+/// let mut chat = model.chat(ChatOptions::default().sampler(SamplerOptions::greedy()))?;
+/// let first = chat.send("Hi, I am Tom.")?.complete()?;
+/// assert_eq!(first.text, "Nice to meet you, Tom!");
+/// assert!(matches!(first.finish, Some(Finish::End(_))));
+///
+/// // Piece by piece; what was computed for the first turn is not computed again.
+/// let mut reply = chat.send("What is my name?")?;
+/// assert!(reply.plan().cached >= first.prompt_tokens);
+/// let pieces: Result<Vec<String>, Error> = reply.by_ref().collect();
+/// assert_eq!(pieces?.concat(), "Your name is Tom.");
+/// drop(reply); // now the answer is a message
+/// assert_eq!(chat.messages().len(), 4);
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 pub struct Chat {
     template: ChatTemplate,
     options: ChatOptions,
@@ -307,30 +329,42 @@ impl Chat {
     fn fit(&self) -> Result<(PromptPlan, Vec<Json>, Vec<u32>)> {
         let context = self.stepper.context();
         let mut messages = self.messages.clone();
-        loop {
-            let tokens = self.encode(&messages)?;
-            if tokens.len() < context {
-                let plan = PromptPlan {
-                    tokens: tokens.len(),
-                    cached: common_prefix(self.stepper.tokens(), &tokens),
-                    context,
-                    cache_bytes: self.stepper.cache_bytes(tokens.len()),
-                    dropped: self.messages.len() - messages.len(),
-                };
-                return Ok((plan, messages, tokens));
-            }
-            let overflow = Error::ContextFull { needed: tokens.len() + 1, context };
-            if self.options.overflow == Overflow::Refuse || !drop_oldest_turn(&mut messages) {
-                return Err(overflow);
+        let mut tokens = self.encode(&messages)?;
+        let mut needed = tokens.len();
+        if needed >= context && self.options.overflow == Overflow::DropOldest {
+            // Fewer turns take fewer tokens: the cut after which the rest fits is found by halving.
+            let (first, cuts) = turns(&self.messages);
+            let (mut low, mut high) = (0, cuts.len());
+            while let Some(&cut) = cuts.get(low..high).and_then(|cuts| cuts.get(cuts.len() / 2)) {
+                let mut rest = self.messages.clone();
+                rest.drain(first..cut);
+                let found = self.encode(&rest)?;
+                let middle = low + (high - low) / 2;
+                if found.len() < context {
+                    (messages, tokens, high) = (rest, found, middle);
+                } else {
+                    (needed, low) = (found.len(), middle + 1);
+                }
             }
         }
+        if tokens.len() >= context {
+            return Err(Error::ContextFull { needed: needed + 1, context });
+        }
+        let plan = PromptPlan {
+            tokens: tokens.len(),
+            cached: common_prefix(self.stepper.tokens(), &tokens),
+            context,
+            cache_bytes: self.stepper.cache_bytes(tokens.len()),
+            dropped: self.messages.len() - messages.len(),
+        };
+        Ok((plan, messages, tokens))
     }
 
     /// Feeds the prompt, but for what the sequence holds of it.
     fn prepare(&mut self) -> Result<PromptPlan> {
         let (plan, messages, tokens) = self.fit()?;
         // At least the last token must be fed, for its logits.
-        let keep = plan.cached.min(tokens.len().saturating_sub(1));
+        let keep = plan.cached.min(tokens.len().checked_sub(1).ok_or(Error::NothingFed)?);
         self.stepper.truncate(keep);
         self.stepper.feed(tokens.get(keep..).unwrap_or_default())?;
         self.messages = messages;
@@ -344,26 +378,23 @@ impl Chat {
     }
 }
 
-/// Drops the oldest message that is not the system's, and what answers it; keeps the newest turn.
-fn drop_oldest_turn(messages: &mut Vec<Json>) -> bool {
+/// The first message that is not the system's, and where the user speaks after it: the messages from the one to one
+/// of the others can be dropped, oldest turns first, and the newest turn stays.
+fn turns(messages: &[Json]) -> (usize, Vec<usize>) {
     let role = |message: &Json, role: &str| message.get("role").and_then(Json::as_str) == Some(role);
     let first = messages.iter().position(|message| !role(message, "system")).unwrap_or(messages.len());
-    let next =
-        messages.iter().skip(first + 1).position(|message| role(message, "user")).map(|at| first + 1 + at);
-    match next {
-        Some(next) => {
-            messages.drain(first..next);
-            true
-        }
-        None => false,
-    }
+    let later = messages.iter().enumerate().skip(first + 1);
+    (first, later.filter(|(_, message)| role(message, "user")).map(|(at, _)| at).collect())
 }
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// An answer that is being given: an iterator over pieces of text.
+/// An answer that is being given: an iterator over pieces of text, which an error ends.
+///
+/// When it is dropped the answer becomes a message, as far as it came.
+#[must_use = "an answer is given as its pieces are asked for"]
 pub struct Reply<'a> {
     generation: Generation<'a>,
     messages: &'a mut Vec<Json>,

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 /// When generation ends. Start from [`GenerateOptions::default`]: at an end-of-generation token or a full context.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct GenerateOptions {
     max_tokens: Option<usize>,
     stop: Vec<String>,
@@ -80,7 +81,9 @@ impl Step {
 /// Tokens of a [`Stepper`], one by one: an iterator over [`Step`]s.
 ///
 /// Each token is fed when the next one is asked for. The last one is fed by [`Generation::finish`], and not at all
-/// where the iterator is dropped before.
+/// where the iterator is dropped before. An error ends the iterator; after [`Error::Cancelled`], [`Generation::finish`]
+/// and another [`Stepper::generate`] go on.
+#[must_use = "tokens are generated as they are asked for"]
 pub struct Generation<'a> {
     stepper: &'a mut Stepper,
     sampler: &'a mut Sampler,
@@ -92,6 +95,7 @@ pub struct Generation<'a> {
     pending: Option<u32>,
     count: usize,
     finish: Option<Finish>,
+    failed: bool,
 }
 
 impl Stepper {
@@ -132,6 +136,7 @@ impl Stepper {
             pending: None,
             count: 0,
             finish: None,
+            failed: false,
         })
     }
 }
@@ -221,10 +226,12 @@ impl Iterator for Generation<'_> {
     type Item = Result<Step>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finish.is_some() {
+        if self.finish.is_some() || self.failed {
             return None;
         }
-        self.advance().transpose()
+        let step = self.advance();
+        self.failed = step.is_err();
+        step.transpose()
     }
 }
 

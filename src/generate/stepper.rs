@@ -13,6 +13,7 @@ use crate::{Error, Result};
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct StepperOptions {
     context: Option<usize>,
     cache: CacheType,
@@ -51,7 +52,8 @@ impl StepperOptions {
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    /// Asks the stepper to stop before its next layer. The stepper takes the wish back when it has obeyed.
+    /// Asks the stepper to stop before its next layer: of the work it is at, or of the next. The stepper takes the wish
+    /// back when it has obeyed.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -71,6 +73,35 @@ impl CancelHandle {
 /// The stepper is the raw face of a model: it continues whatever tokens it is fed, adds none of its own and knows no
 /// roles or turns. That is what base models are for; for a conversation with an instruction-tuned model use
 /// [`Chat`](crate::generate::Chat), which makes the prompt by the model's own template.
+///
+/// ```
+/// use gristmill::Model;
+/// use gristmill::generate::{Sampler, SamplerOptions, StepperOptions};
+/// use gristmill::text::EncodeOptions;
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/stories260K-f32.gguf");
+/// let model = Model::open(path)?;
+/// let prompt = model.tokenizer()?.encode("Once upon a time", EncodeOptions::PROMPT)?;
+/// let mut stepper = model.stepper(StepperOptions::default().context(64))?;
+/// stepper.feed(&prompt)?;
+///
+/// // Token by token: read the logits, choose, feed.
+/// let mut greedy = Sampler::new(SamplerOptions::greedy())?;
+/// let mut other = stepper.fork();
+/// for _ in 0..4 {
+///     let token = stepper.sample(&mut greedy)?;
+///     stepper.feed(&[token])?;
+/// }
+/// let text = model.tokenizer()?.decode(&stepper.tokens()[prompt.len()..]);
+/// assert_eq!(text, b", there was a");
+///
+/// // The fork went its own way from the prompt on; `truncate` goes back.
+/// other.feed(&stepper.tokens()[prompt.len()..])?;
+/// assert_eq!(other.logits(), stepper.logits());
+/// other.truncate(prompt.len());
+/// assert!(other.logits().is_empty());
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 pub struct Stepper {
     model: Model,
     options: StepperOptions,
@@ -107,7 +138,7 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes.
+    /// Bytes that the cache of a sequence of `tokens` tokens takes; `usize::MAX` for more than can be counted.
     pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
         Cache::bytes(ty, &self.network().cache_layers(), tokens)
     }
@@ -139,8 +170,8 @@ impl Stepper {
         self.context
     }
 
-    /// The logits of the next token, one for each token of the vocabulary; empty before the first token and after
-    /// [`Stepper::truncate`].
+    /// The logits of the next token, one for each token of the vocabulary; empty before the first token, after
+    /// [`Stepper::truncate`], and where feeding failed after some of its batches.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -158,8 +189,9 @@ impl Stepper {
     /// Feeds tokens; then [`Stepper::logits`] are those after the last of them.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] on the way: then
-    /// [`Stepper::len`] tells how many tokens were fed, and feeding may go on from there.
+    /// [`Error::TokenOutOfRange`], [`Error::ContextFull`] before anything is fed; [`Error::Cancelled`] and
+    /// [`Error::OutOfMemory`] on the way: then [`Stepper::len`] tells how many tokens were fed, and feeding may go on
+    /// from there.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.feed_with(tokens, |_| ())
     }
@@ -175,11 +207,16 @@ impl Stepper {
             let last = done + batch.len() == tokens.len();
             let outputs = if last { vec![batch.len() - 1] } else { vec![] };
             let mut logits = std::mem::take(&mut self.logits);
-            self.pass(batch, &outputs, |_, row| {
+            let fed = self.pass(batch, &outputs, |_, row| {
                 logits.clear();
                 logits.extend_from_slice(row);
-            })?;
-            self.logits = if last { logits } else { Vec::new() };
+            });
+            if fed.is_ok() && !last {
+                logits.clear();
+            }
+            // Where the pass failed they are still those of the last token that was fed.
+            self.logits = logits;
+            fed?;
             progress(done..done + batch.len());
             done += batch.len();
         }
@@ -196,14 +233,15 @@ impl Stepper {
         for batch in tokens.chunks(self.options.batch) {
             let outputs: Vec<usize> = (0..batch.len()).collect();
             let mut last = std::mem::take(&mut self.logits);
-            self.pass(batch, &outputs, |index, row| {
+            let fed = self.pass(batch, &outputs, |index, row| {
                 each(done + index, row);
                 if index + 1 == batch.len() {
                     last.clear();
                     last.extend_from_slice(row);
                 }
-            })?;
+            });
             self.logits = last;
+            fed?;
             done += batch.len();
         }
         Ok(())
@@ -219,6 +257,7 @@ impl Stepper {
     }
 
     /// A second sequence that begins as this one. Nothing is copied but what the two write later.
+    #[must_use]
     pub fn fork(&self) -> Stepper {
         Stepper {
             model: self.model.clone(),

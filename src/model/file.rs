@@ -23,6 +23,7 @@ use crate::{Error, Result};
 /// Replacing the file by renaming another over it, as download tools do, is harmless. Where files may be
 /// truncated, use [`OpenOptions::copy`].
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use]
 pub struct OpenOptions {
     copy: bool,
     populate: bool,

@@ -227,7 +227,7 @@ impl Network for Decoder {
             let positions = pass.backend.lookup(table, &positions)?;
             pass.backend.add(x, positions)?;
         }
-        let turns = self.rope.as_ref().map(|rope| rope.turns(pass.positions()));
+        let turns = self.rope.as_ref().map(|rope| rope.turns(pass.positions())).transpose()?;
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.begin_layer(layer)?;
             let mark = pass.backend.mark();

@@ -51,14 +51,18 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// An integer parameter that, where it is there, must not be zero. An array of one value for each layer must give
-    /// all layers the same.
+    /// An integer parameter that, where it is there, must not be zero. An array must have one value for each layer, and
+    /// give all layers the same.
     pub fn optional_size(&self, name: &str) -> Result<Option<usize>> {
         let key = self.key(name);
         let metadata = self.metadata();
         let size = match metadata.get(&key) {
             Some(Value::Array(_)) => {
                 let values = metadata.u32s(&key)?.unwrap_or_default();
+                if Some(values.len() as u64) != metadata.u64(&self.key("block_count"))? {
+                    let found = format!("{} of them", values.len());
+                    return Err(Error::MetadataType { key, expected: "one value for each layer", found });
+                }
                 let first = values.first().copied();
                 if values.iter().any(|&value| Some(value) != first) {
                     return Err(self.unsupported(format!("different values of `{key}` in different layers")));
@@ -87,6 +91,18 @@ impl<'a> Loader<'a> {
                 Err(Error::MetadataType { key, expected: "a finite number", found: found.to_string() })
             }
             value => Ok(value),
+        }
+    }
+
+    /// A float parameter that must be there and be finite and not negative: what a norm adds below its root.
+    fn epsilon(&self, name: &str) -> Result<f32> {
+        let key = self.key(name);
+        match self.float(name)? {
+            eps if eps < 0.0 => {
+                let found = eps.to_string();
+                Err(Error::MetadataType { key, expected: "a number that is not negative", found })
+            }
+            eps => Ok(eps),
         }
     }
 
@@ -158,13 +174,13 @@ impl<'a> Loader<'a> {
 
     /// The root mean square norm `name.weight` over `len` values.
     pub fn rms_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.float("attention.layer_norm_rms_epsilon")?;
+        let eps = self.epsilon("attention.layer_norm_rms_epsilon")?;
         Ok(Norm::Rms { weight: self.vector(&format!("{name}.weight"), len)?, eps })
     }
 
     /// The layer norm `name.weight`, `name.bias` over `len` values.
     pub fn layer_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.float("attention.layer_norm_epsilon")?;
+        let eps = self.epsilon("attention.layer_norm_epsilon")?;
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         Ok(Norm::Layer { weight: self.vector(&weight, len)?, bias: self.vector(&bias, len)?, eps })
     }

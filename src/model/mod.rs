@@ -60,6 +60,7 @@ pub(crate) trait Network: Send + Sync {
 
 /// How a model is opened. Start from [`ModelOptions::default`].
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct ModelOptions {
     file: OpenOptions,
     threads: Option<usize>,
@@ -74,7 +75,8 @@ impl ModelOptions {
         self
     }
 
-    /// How many threads work at a time; by default as many as the process may use.
+    /// How many threads work at a time; by default as many as the process may use. More than twice as many as that
+    /// would only wait for each other: [`Model::thread_count`] tells how many there are. Results do not depend on it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -197,7 +199,12 @@ impl Model {
     /// The context that the model was trained for, in tokens, as its metadata say.
     pub fn trained_context(&self) -> Option<usize> {
         let key = format!("{}.context_length", self.0.architecture.name);
-        self.metadata().u32(&key).ok().flatten().map(|context| context as usize)
+        self.metadata()
+            .u32(&key)
+            .ok()
+            .flatten()
+            .filter(|&context| context > 0)
+            .map(|context| context as usize)
     }
 
     /// The model's tokenizer.

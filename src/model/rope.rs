@@ -40,6 +40,10 @@ impl Rope {
             (0..pairs).map(|i| libm::pow(base, -2.0 * i as f64 / dim as f64)).collect();
         let magnitude = scale(loader, &mut speeds, base, dim)?;
         if let Some(factors) = loader.optional_vector("rope_freqs.weight", pairs)? {
+            if let Some(factor) = factors.iter().find(|&&factor| !(factor.is_finite() && factor > 0.0)) {
+                let (expected, found) = ("positive numbers".to_owned(), factor.to_string());
+                return Err(Error::TensorShape { tensor: "rope_freqs.weight".to_owned(), expected, found });
+            }
             for (speed, factor) in speeds.iter_mut().zip(factors) {
                 *speed /= f64::from(factor);
             }
@@ -48,13 +52,21 @@ impl Rope {
     }
 
     /// The angles of the tokens at `positions`.
-    pub fn turns(&self, positions: std::ops::Range<usize>) -> Turns {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn turns(&self, positions: std::ops::Range<usize>) -> Result<Turns> {
+        let len = positions.len().saturating_mul(self.speeds.len());
+        let mut by = Vec::new();
+        by.try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { what: "angles of positions", bytes: 8 * len as u64 })?;
         let turn = |angle: f64| {
             [(libm::cos(angle) * self.magnitude) as f32, (libm::sin(angle) * self.magnitude) as f32]
         };
-        let by =
-            positions.flat_map(|position| self.speeds.iter().map(move |speed| turn(position as f64 * speed)));
-        Turns { pairing: self.pairing, pairs: self.speeds.len(), by: by.collect() }
+        for position in positions {
+            by.extend(self.speeds.iter().map(|speed| turn(position as f64 * speed)));
+        }
+        Ok(Turns { pairing: self.pairing, pairs: self.speeds.len(), by })
     }
 }
 
@@ -65,6 +77,10 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
     let legacy = loader.optional_float("rope.scale_linear")?;
     let factor = loader.optional_float("rope.scaling.factor")?.or(legacy).filter(|&factor| factor != 0.0);
     let factor = f64::from(factor.unwrap_or(1.0));
+    if factor < 0.0 {
+        let key = loader.key("rope.scaling.factor");
+        return Err(Error::MetadataType { key, expected: "a positive number", found: factor.to_string() });
+    }
     match metadata.str(&key)? {
         Some("none") => Ok(1.0),
         None | Some("linear") => {

@@ -8,7 +8,7 @@ use gristmill::generate::StepperOptions;
 use gristmill::{CacheType, Model};
 use serde_json::Value;
 
-use crate::goldens;
+use crate::{goldens, models};
 
 /// Reads a float32 .npy file: rows and columns.
 fn npy(path: &Path) -> (usize, Vec<f32>) {
@@ -69,6 +69,18 @@ fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> f64 {
         worst = worst.max(divergence(expected, &found[found.len() - width..], width));
     }
     worst
+}
+
+#[test]
+fn logits_of_small_models_are_those_of_transformers() {
+    let folder = models::path("");
+    let index: Value = serde_json::from_slice(&fs::read(folder.join("INDEX.json")).unwrap()).unwrap();
+    let cases = index["models"].as_array().unwrap();
+    for case in cases {
+        let worst = compare(&folder, case["file"].as_str().unwrap(), case, &case["logits"]["hf"]);
+        assert!(worst < 1e-6, "{}: {worst:e}", case["name"]);
+    }
+    assert_eq!(cases.len(), 4);
 }
 
 #[test]

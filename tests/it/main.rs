@@ -14,10 +14,15 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod chat;
 mod formats;
 mod gguf;
 mod goldens;
+mod hostile;
+mod layers;
 mod logits;
+mod memory;
+mod models;
 mod sampler;
 mod templates;
 mod tokenizers;

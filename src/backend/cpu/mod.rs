@@ -63,10 +63,8 @@ impl<'a> Cpu<'a> {
         let act = Act { slot: self.used, rows, width };
         self.used += 1;
         let mut data = self.take(act);
-        let more = len.saturating_sub(data.len());
-        data.try_reserve_exact(more)
-            .map_err(|_| Error::OutOfMemory { what: "activations", bytes: 4 * len as u64 })?;
-        data.resize(len, 0.0);
+        grow(&mut data, len, "activations")?;
+        data.truncate(len);
         Ok((act, data))
     }
 
@@ -115,6 +113,15 @@ impl<'a> Cpu<'a> {
         }
     }
 
+    /// Makes sure that each thread has scratch memory of `len` floats.
+    fn make_scratch(&mut self, len: usize) -> Result<()> {
+        for scratch in &mut self.work.scratch {
+            let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+            grow(scratch, len, "scratch memory of the threads")?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that `quantized` holds `x` in `form`.
     fn quantize(&mut self, x: Act, form: Form) -> Result<()> {
         if form == Form::Floats || self.work.quantized.of == Some((x, form)) {
@@ -127,9 +134,13 @@ impl<'a> Cpu<'a> {
             return Err(internal("activations of no whole number of blocks"));
         }
         quantized.of = None;
-        quantized.codes.resize(data.len(), 0);
-        quantized.scales.resize(data.len() / block, 0.0);
-        quantized.sums.resize(data.len() / 32, 0);
+        const WHAT: &str = "activations";
+        grow(&mut quantized.codes, data.len(), WHAT)?;
+        grow(&mut quantized.scales, data.len() / block, WHAT)?;
+        grow(&mut quantized.sums, data.len() / 32, WHAT)?;
+        quantized.codes.truncate(data.len());
+        quantized.scales.truncate(data.len() / block);
+        quantized.sums.truncate(data.len() / 32);
         let columns: Vec<_> = data
             .chunks_exact(width)
             .zip(quantized.codes.chunks_exact_mut(width))
@@ -155,6 +166,16 @@ impl<'a> Cpu<'a> {
     }
 }
 
+/// Makes `data` at least `len` long.
+fn grow<T: Default + Clone>(data: &mut Vec<T>, len: usize, what: &'static str) -> Result<()> {
+    if data.len() < len {
+        let bytes = len.saturating_mul(size_of::<T>()) as u64;
+        data.try_reserve_exact(len - data.len()).map_err(|_| Error::OutOfMemory { what, bytes })?;
+        data.resize(len, T::default());
+    }
+    Ok(())
+}
+
 fn internal(what: &'static str) -> Error {
     Error::Internal { what }
 }
@@ -177,6 +198,9 @@ impl Backend for Cpu<'_> {
         let form =
             product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
         self.quantize(x, form)?;
+        if x.rows != 1 || form == Form::Floats {
+            self.make_scratch(scratch_len(weights.len))?;
+        }
         let (act, mut data) = self.make(x.rows, weights.rows)?;
         let Workspace { slots, quantized, scratch, .. } = &*self.work;
         let columns = match form {
@@ -200,10 +224,6 @@ impl Backend for Cpu<'_> {
             let window = unsafe { output.window(rows) };
             let Some(scratch) = scratch.get(thread) else { return };
             let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            let in_place = columns.count() == 1 && form != Form::Floats;
-            if !in_place && scratch.len() < scratch_len(weights.len) {
-                scratch.resize(scratch_len(weights.len), 0.0);
-            }
             if let Err(mismatch) = multiply(self.level, weights.ty, bytes, columns, &mut scratch, window) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
             }
@@ -263,11 +283,12 @@ impl Backend for Cpu<'_> {
             .chunks_exact(keys.width.max(1))
             .zip(self.read(values).chunks_exact(values.width.max(1)));
         for (position, (keys, values)) in (start..).zip(rows) {
-            cache.put(layer, position, keys, values);
+            cache.put(layer, position, keys, values)?;
         }
 
         let group = spec.heads / shape.heads.max(1);
         let head = Head { key_dim: shape.key_dim, value_dim: shape.value_dim, scale: spec.scale };
+        self.make_scratch(head.scratch_len(queries.rows.min(ATTENTION_TOKENS) * group))?;
         let (act, mut data) = self.make(queries.rows, spec.heads * shape.value_dim)?;
         let output = Output::new(&mut data, act.width)?;
         let from = |position: usize| spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -296,10 +317,6 @@ impl Backend for Cpu<'_> {
             let mut out = unsafe { output.tile(kv_head * width..(kv_head + 1) * width, tokens) };
             let Some(scratch) = self.work.scratch.get(thread) else { return };
             let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            let needed = head.scratch_len(slices.len() * group);
-            if scratch.len() < needed {
-                scratch.resize(needed, 0.0);
-            }
             let queries = Queries { tokens: &slices, visible: &visible, group };
             if let Err(mismatch) =
                 attention::attend(self.level, head, first, blocks, &queries, &mut scratch, &mut out)

@@ -2,44 +2,56 @@
 //!
 //! The pool is entered once for a whole pass ([`Threads::enter`]). Helpers then wait for steps, spinning for some
 //! microseconds and parking after that; a step's tasks are handed out by a counter, so that a slow or stolen core
-//! takes fewer of them. The leader never waits for a helper that has not begun, so passes of several sequences may
-//! share one pool, and a pool that is busy elsewhere costs speed only.
+//! takes fewer of them. A pass asks for those threads of the pool that are free, and its leader never waits for a
+//! helper that has not begun: passes of several sequences may share one pool, and a pool that is busy elsewhere costs
+//! speed only.
 //!
 //! This is the only file that knows rayon.
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::{Error, Result};
 
 /// Pauses before a waiting helper parks: some 20 to 50 microseconds.
 const SPINS: usize = 2000;
+/// How many threads there may be for each that the machine runs at a time. More would only wait for each other: a
+/// step of some microseconds cannot wake them all.
+const OVERSUBSCRIBED: usize = 2;
 
 /// The threads of a model.
 pub(crate) struct Threads {
     /// One thread less than work at a time: the caller's is the leader.
     pool: Option<rayon::ThreadPool>,
     count: usize,
+    /// Threads of the pool that help, or are about to.
+    busy: Arc<AtomicUsize>,
+    /// How long helpers spin: not at all where they would spin in the way of those that work.
+    spins: usize,
 }
 
 impl Threads {
-    /// A pool for `count` threads, the caller's own among them; at least one.
+    /// A pool for `count` threads, the caller's own among them: at least one, and at most twice as many as the machine
+    /// runs at a time.
     ///
     /// # Errors
     /// [`Error::Threads`] where the operating system gives no more threads.
     pub fn new(count: usize) -> Result<Self> {
-        let count = count.clamp(1, 1024);
+        let cores = default_count();
+        let count = count.clamp(1, OVERSUBSCRIBED * cores);
+        let spins = if count > cores { 0 } else { SPINS };
+        let busy = Arc::default();
         if count == 1 {
-            return Ok(Threads { pool: None, count });
+            return Ok(Threads { pool: None, count, busy, spins });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(count - 1)
             .thread_name(|i| format!("gristmill-{}", i + 1))
             .build()
             .map_err(|error| Error::Threads { count, reason: error.to_string() })?;
-        Ok(Threads { pool: Some(pool), count })
+        Ok(Threads { pool: Some(pool), count, busy, spins })
     }
 
     /// How many threads work at a time.
@@ -47,20 +59,33 @@ impl Threads {
         self.count
     }
 
-    /// Runs `lead` with the help of the pool's threads, which stay until it returns.
+    /// Runs `lead` with the help of the pool's free threads, which stay until it returns.
     pub fn enter<R>(&self, lead: impl FnOnce(&Team<'_>) -> R) -> R {
-        let shared = Shared::new();
-        let team = Team { shared: &shared, count: self.count };
-        let Some(pool) = &self.pool else { return lead(&team) };
-        pool.in_place_scope(|scope| {
-            for thread in 1..self.count {
-                let shared = &shared;
-                scope.spawn(move |_| shared.help(thread));
-            }
-            // Helpers leave also when the leader unwinds.
-            let _dismiss = Dismiss(&shared);
-            lead(&team)
-        })
+        let shared = Arc::new(Shared::new(self.spins));
+        // Helpers leave also when the leader unwinds.
+        let _dismiss = Dismiss(&shared);
+        for thread in 1..self.count {
+            let (Some(pool), Some(place)) = (&self.pool, self.place()) else { break };
+            let shared = Arc::clone(&shared);
+            pool.spawn(move || shared.help(thread, place));
+        }
+        lead(&Team { shared: &shared, count: self.count })
+    }
+
+    /// A free thread of the pool.
+    fn place(&self) -> Option<Place> {
+        let free = |busy: usize| (busy + 1 < self.count).then_some(busy + 1);
+        self.busy.fetch_update(SeqCst, SeqCst, free).ok()?;
+        Some(Place(Arc::clone(&self.busy)))
+    }
+}
+
+/// A thread of the pool that is taken, until this is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -123,6 +148,9 @@ struct Shared {
     wake: Condvar,
     /// Whether a task panicked on a helper.
     failed: AtomicBool,
+    /// Helpers that have begun and not left.
+    present: AtomicUsize,
+    spins: usize,
 }
 
 // SAFETY: `step` is written only by the leader while `open` is false and `inside` is zero, and read only by helpers
@@ -132,12 +160,14 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `step` is only followed under the rule above.
 unsafe impl Send for Shared {}
 
+/// Ends a pass: helpers that have begun leave, so that the next pass finds them free.
 struct Dismiss<'a>(&'a Shared);
 
 impl Drop for Dismiss<'_> {
     fn drop(&mut self) {
         self.0.dismissed.store(true, SeqCst);
         self.0.wake_sleepers();
+        self.0.wait_for_none(&self.0.present);
     }
 }
 
@@ -147,16 +177,12 @@ struct Close<'a>(&'a Shared);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         self.0.open.store(false, SeqCst);
-        let mut spins = 0;
-        while self.0.inside.load(SeqCst) != 0 {
-            spins += 1;
-            if spins < SPINS { spin_loop() } else { std::thread::yield_now() }
-        }
+        self.0.wait_for_none(&self.0.inside);
     }
 }
 
 impl Shared {
-    fn new() -> Self {
+    fn new(spins: usize) -> Self {
         Shared {
             open: AtomicBool::new(false),
             inside: AtomicUsize::new(0),
@@ -168,6 +194,17 @@ impl Shared {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
             failed: AtomicBool::new(false),
+            present: AtomicUsize::new(0),
+            spins,
+        }
+    }
+
+    /// Waits until `helpers` is zero: for no longer than their last task takes.
+    fn wait_for_none(&self, helpers: &AtomicUsize) {
+        let mut spins = 0;
+        while helpers.load(SeqCst) != 0 {
+            spins += 1;
+            if spins < self.spins { spin_loop() } else { std::thread::yield_now() }
         }
     }
 
@@ -213,7 +250,16 @@ impl Shared {
         self.steps.load(SeqCst) != seen || self.dismissed.load(SeqCst)
     }
 
-    fn help(&self, thread: usize) {
+    fn help(&self, thread: usize, place: Place) {
+        self.present.fetch_add(1, SeqCst);
+        self.take_part(thread);
+        // In this order: who has seen all helpers leave finds their places free.
+        drop(place);
+        self.present.fetch_sub(1, SeqCst);
+    }
+
+    /// Joins step after step until the pass ends.
+    fn take_part(&self, thread: usize) {
         let mut seen = 0;
         loop {
             self.wait(seen);
@@ -238,7 +284,7 @@ impl Shared {
 
     /// Waits for a step after the first `seen`, or for the end, spinning first.
     fn wait(&self, seen: usize) {
-        for _ in 0..SPINS {
+        for _ in 0..self.spins.max(1) {
             if self.something_new(seen) {
                 return;
             }
@@ -255,6 +301,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicU64;
 
     use super::*;
@@ -307,6 +354,46 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_pass_does_not_wait_for_another_that_holds_the_pool() {
+        let threads = Threads::new(2).unwrap();
+        let sum = |team: &Team<'_>| {
+            let sum = AtomicUsize::new(0);
+            team.run(100, &|task, _| {
+                sum.fetch_add(task, SeqCst);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        };
+        threads.enter(|outer| {
+            sum(outer);
+            for _ in 0..100 {
+                threads.enter(sum);
+            }
+            sum(outer);
+        });
+        threads.enter(sum);
+    }
+
+    #[test]
+    fn helpers_are_free_again_when_a_pass_ends() {
+        let threads = Threads::new(2).unwrap();
+        let both = Barrier::new(2);
+        for _ in 0..200 {
+            // Both tasks must run at once: without the helper this would hang.
+            threads.enter(|team| {
+                team.run(2, &|_, _| {
+                    both.wait();
+                })
+            });
+        }
+    }
+
+    #[test]
+    fn there_are_never_many_more_threads_than_the_machine_runs() {
+        assert_eq!(Threads::new(0).unwrap().count(), 1);
+        assert_eq!(Threads::new(1_000_000).unwrap().count(), 2 * default_count());
     }
 
     #[test]

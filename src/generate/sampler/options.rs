@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// that those before it kept. The values are checked by [`Sampler::new`](super::Sampler::new).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use]
 pub struct SamplerOptions {
     /// Values to add to the logits of single tokens; negative infinity bans one. Default: none.
     pub logit_bias: Vec<(u32, f32)>,
