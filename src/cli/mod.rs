@@ -24,12 +24,15 @@ use failure::Failure;
 /// How a command ends.
 type Done<T = ()> = Result<T, Failure>;
 
+/// What `--version` prints: the version, and what the program was built with.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GRISTMILL_BUILD"), ")");
+
 /// Runs quantized GGUF language models on the CPU.
 ///
 /// `generate` continues a text, which is what base models are for; `chat` holds a conversation with an
 /// instruction-tuned model. Where MODEL is left out, a very small model that is built into the program runs: a toy.
 #[derive(Parser)]
-#[command(name = "grist", version, max_term_width = 110)]
+#[command(name = "grist", version, long_version = BUILD, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
     common: Common,
