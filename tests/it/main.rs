@@ -12,9 +12,9 @@
     reason = "in a test, each of these is a failure with its place, or its report"
 )]
 
+mod chat;
 #[cfg(feature = "cli")]
 mod cli;
-mod chat;
 mod formats;
 mod gguf;
 mod goldens;
