@@ -1,4 +1,5 @@
 //! The one error type of the public API.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! The functions between the two halves of a feed-forward network.
+#![forbid(unsafe_code)]
 
 use crate::Mismatch;
 use crate::dispatch::Task;

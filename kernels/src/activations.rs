@@ -4,6 +4,7 @@
 //! bits: the scale is the largest magnitude over 127, the codes are rounded to the nearest, ties to even. One scale
 //! serves 32 activations ([`Form::Scaled`]) or 256 ([`Form::Superblocks`]), as the format of the weights demands.
 //! A NaN or infinity among the activations makes its scale NaN or infinite, and so reaches the result.
+#![forbid(unsafe_code)]
 
 use crate::Mismatch;
 use crate::dispatch::Task;

@@ -14,6 +14,7 @@
 //!
 //! and `o / l` at the end. Keys lie transposed, `[head_dim][BLOCK]`, so that both sums are the same loop: a row of
 //! coefficients times a matrix whose rows are registers.
+#![forbid(unsafe_code)]
 
 use core::ops::Range;
 

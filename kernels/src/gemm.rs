@@ -14,6 +14,7 @@
 //! 1. Codes of four bits can be summed eight times in 16 bits, codes of five bits four times, of six bits twice
 //!    (`Codes::sums_in_16_bits`); then they are widened, and the same instruction applies the group's scale.
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
+#![forbid(unsafe_code)]
 
 use crate::activations::Columns;
 use crate::dispatch::Task;

@@ -9,6 +9,7 @@
 //!   its integer sum, then of its minimum; one tree ([`Isa::sum`]) at the end.
 //! - **Plain**: the row made floats, padded with zeros to a multiple of 32; weight `k` goes to accumulator `k mod 32`;
 //!   the four registers of eight are added as `(0+2) + (1+3)`, then by [`Isa::sum`].
+#![forbid(unsafe_code)]
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Scaled, Superblock};

@@ -1,4 +1,5 @@
 //! The one error of the loops: slices that do not belong together.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

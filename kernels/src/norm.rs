@@ -1,4 +1,5 @@
 //! Norms of one row of activations, for the residual stream and for heads.
+#![forbid(unsafe_code)]
 
 use crate::Mismatch;
 use crate::dispatch::Task;

@@ -1,4 +1,5 @@
 //! The product of a matrix of weights, in any format, and columns of activations.
+#![forbid(unsafe_code)]
 
 use crate::activations::{Columns, Form};
 use crate::dispatch::Task;

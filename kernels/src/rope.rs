@@ -1,5 +1,6 @@
 //! Rotary position embedding (Su and others 2021): pairs of a head's values turned by an angle that grows with the
 //! position.
+#![forbid(unsafe_code)]
 
 use crate::Mismatch;
 

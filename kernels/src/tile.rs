@@ -2,6 +2,7 @@
 //!
 //! After unpacking, no code knows the format. Sixteen rows are interleaved four codes at a time, so that one
 //! register holds four codes of eight rows and meets four activations broadcast to all lanes.
+#![forbid(unsafe_code)]
 
 use crate::Mismatch;
 use crate::dispatch::Task;

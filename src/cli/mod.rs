@@ -1,4 +1,5 @@
 //! The commands of `grist`: one file each. Standard output carries what was asked for and nothing else.
+#![forbid(unsafe_code)]
 
 mod args;
 mod chat;

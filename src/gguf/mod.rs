@@ -5,6 +5,7 @@
 //! [`split`] knows how files that come in several parts are named.
 //!
 //! This module knows no model: what keys and tensors mean is said elsewhere. Nor does it open files.
+#![forbid(unsafe_code)]
 
 mod cursor;
 mod metadata;

@@ -1,4 +1,5 @@
 //! Which instruction sets this processor has: the one place that asks.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

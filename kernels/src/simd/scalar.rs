@@ -1,4 +1,5 @@
 //! The vocabulary in plain Rust: the specification of every word.
+#![forbid(unsafe_code)]
 
 use half::f16;
 
