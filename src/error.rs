@@ -354,10 +354,12 @@ pub enum Error {
         available: Vec<&'static str>,
     },
     /// The caller asked for a backend that is not there.
-    #[error("the backend `{asked}` is not part of this build; use `cpu`")]
+    #[error("the backend `{asked}` is not part of this build; {hint}")]
     BackendAbsent {
         /// What was asked for.
         asked: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// The tokens do not fit the context.
     #[error(

@@ -4,6 +4,8 @@
 
 pub(crate) mod cache;
 pub(crate) mod cpu;
+#[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
+mod ggml;
 
 pub use cache::CacheType;
 pub(crate) use cache::{Cache, LayerShape};
@@ -12,7 +14,73 @@ pub(crate) use gristmill_kernels::rope::Pairing;
 
 use gristmill_kernels::quant::GgmlType;
 
-use crate::Result;
+use crate::{Error, Result};
+
+/// What carries out a model's operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Gristmill's own loops, on the processor's cores.
+    #[default]
+    Cpu,
+    /// As [`BackendKind::Cpu`], but matrices are multiplied by ggml's CPU part, in the layout that ggml prefers for
+    /// them (a copy of the weights, where it has one): what kernels alone change, in numbers and in speed. There only
+    /// with the feature `ggml`.
+    Ggml,
+}
+
+impl BackendKind {
+    /// Every backend, whether or not this build has it.
+    pub const ALL: &'static [BackendKind] = &[BackendKind::Cpu, BackendKind::Ggml];
+
+    /// The backend of this name: `cpu`, `ggml`.
+    ///
+    /// # Errors
+    /// [`Error::BackendAbsent`].
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().copied().find(|kind| kind.name() == name);
+        found.ok_or_else(|| Error::BackendAbsent { asked: name.to_owned(), hint: "use `cpu`" })
+    }
+
+    /// The backend's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendKind::Cpu => "cpu",
+            BackendKind::Ggml => "ggml",
+        }
+    }
+}
+
+/// A backend as a model keeps it, from pass to pass.
+pub(crate) enum Engine {
+    Cpu,
+    Ggml(ggml::Ggml),
+}
+
+impl Engine {
+    /// The backend `kind` for `threads` threads.
+    pub fn new(kind: BackendKind, threads: usize) -> Result<Self> {
+        match kind {
+            BackendKind::Cpu => Ok(Engine::Cpu),
+            BackendKind::Ggml => ggml::Ggml::new(threads).map(Engine::Ggml),
+        }
+    }
+
+    pub fn kind(&self) -> BackendKind {
+        match self {
+            Engine::Cpu => BackendKind::Cpu,
+            Engine::Ggml(_) => BackendKind::Ggml,
+        }
+    }
+
+    /// Does a pass: on `cpu`, or on what this engine puts over it.
+    pub fn pass<R>(&self, mut cpu: cpu::Cpu<'_>, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+        match self {
+            Engine::Cpu => pass(&mut cpu),
+            Engine::Ggml(ggml) => ggml.pass(cpu, pass),
+        }
+    }
+}
 
 /// A matrix of activations `[rows, width]` that a backend holds: a row for each token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +107,9 @@ pub(crate) struct Matrix {
     pub rows: usize,
     pub len: usize,
     bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+    /// What ggml makes of it, once it is asked to multiply.
+    #[cfg_attr(not(feature = "ggml"), expect(dead_code, reason = "there is no ggml to ask"))]
+    prepared: ggml::Prepared,
 }
 
 impl Matrix {
@@ -49,7 +120,7 @@ impl Matrix {
         len: usize,
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
-        Matrix { ty, rows, len, bytes: Box::new(bytes) }
+        Matrix { ty, rows, len, bytes: Box::new(bytes), prepared: Default::default() }
     }
 
     /// The rows as they lie in the file.

@@ -6,9 +6,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
-use gristmill::{CacheType, Model};
+use gristmill::{BackendKind, CacheType, Model};
 
 use super::Done;
+use super::failure::Failure;
 use super::output::note;
 
 /// Flags of every command.
@@ -22,9 +23,10 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME",
           value_parser = PossibleValuesParser::new(["scalar", "avx2", "avx512", "neon", "auto"]))]
     pub isa: Option<String>,
-    /// What computes
-    #[arg(long, global = true, value_name = "NAME", value_enum, default_value_t = Backend::Cpu)]
-    pub backend: Backend,
+    /// What computes; ggml multiplies matrices by ggml, to compare with (`bench` takes several: cpu,ggml)
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', default_value = "cpu",
+          value_parser = PossibleValuesParser::new(["cpu", "ggml", "metal"]))]
+    backend: Vec<String>,
     /// The most tokens of a sequence [default: what the model was trained for]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
@@ -40,23 +42,25 @@ pub struct Common {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    Cpu,
-    Metal,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cache {
     F16,
     F32,
 }
 
 impl Common {
-    /// Refuses what this build does not have.
-    pub fn check(&self) -> Done {
-        match self.backend {
-            Backend::Cpu => Ok(()),
-            Backend::Metal => Err(gristmill::Error::BackendAbsent { asked: "metal".into() }.into()),
+    /// The backends to compare.
+    pub fn backends(&self) -> Done<Vec<BackendKind>> {
+        Ok(self.backend.iter().map(|name| BackendKind::named(name)).collect::<Result<_, _>>()?)
+    }
+
+    /// The one backend.
+    pub fn backend(&self) -> Done<BackendKind> {
+        match self.backends()?.as_slice() {
+            [backend] => Ok(*backend),
+            more => {
+                let found = more.len();
+                Err(Failure::Usage(format!("--backend: expected one, found {found}; `bench` takes several")))
+            }
         }
     }
 

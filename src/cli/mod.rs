@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod chat;
 mod failure;
 mod generate;
@@ -49,6 +50,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     Template(template::Template),
     Logits(logits::Logits),
+    Bench(bench::Bench),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -61,13 +63,14 @@ pub fn main() -> ExitCode {
             .init();
     }
     let common = &cli.common;
-    let done = common.check().and_then(|()| match cli.command {
+    let done = common.backends().and_then(|_| match cli.command {
         Command::Generate(args) => generate::run(args, common),
         Command::Chat(args) => chat::run(args, common),
         Command::Inspect(args) => inspect::run(&args, common),
         Command::Tokenize(args) => tokenize::run(&args, common),
         Command::Template(args) => template::run(args, common),
         Command::Logits(args) => logits::run(&args, common),
+        Command::Bench(args) => bench::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

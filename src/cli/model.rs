@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use gristmill::Model;
 use gristmill::model::ModelOptions;
 use gristmill::model::file::ModelFile;
+use gristmill::{BackendKind, Model};
 
 use super::Done;
 use super::args::Common;
@@ -51,7 +51,12 @@ impl<'a> Source<'a> {
 
     /// The model, ready to run.
     pub fn model(self, common: &Common) -> Done<Model> {
-        let mut options = ModelOptions::default();
+        self.model_on(common.backend()?, common)
+    }
+
+    /// The model on a backend, ready to run.
+    pub fn model_on(self, backend: BackendKind, common: &Common) -> Done<Model> {
+        let mut options = ModelOptions::default().backend(backend);
         if let Some(threads) = common.threads {
             options = options.threads(threads.into());
         }

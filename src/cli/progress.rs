@@ -16,12 +16,23 @@ pub fn tokens(what: &'static str, tokens: usize) -> Bar {
     Bar(bar)
 }
 
+/// A bar over `runs` pieces of work; invisible where nobody would see it.
+pub fn runs(what: &'static str, runs: usize) -> Bar {
+    if !stderr().is_terminal() {
+        return Bar(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new(runs as u64).with_message(what);
+    let style = ProgressStyle::with_template("{msg} {bar:30} run {pos} of {len}, {eta} left");
+    Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
 /// A bar that vanishes when it is dropped.
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    pub fn at(&self, tokens: usize) {
-        self.0.set_position(tokens as u64);
+    /// How much is done.
+    pub fn at(&self, done: usize) {
+        self.0.set_position(done as u64);
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::backend::cpu::{Cpu, Workspace};
-use crate::backend::{Backend, Cache, CacheType};
+use crate::backend::cpu::Workspace;
+use crate::backend::{Cache, CacheType};
 use crate::model::Model;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -287,10 +287,9 @@ impl Stepper {
     fn pass(&mut self, batch: &[u32], outputs: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         let Stepper { model, tokens, cache, work, cancel, .. } = self;
         let start = tokens.len();
-        let done = model.threads().enter(|team| {
-            let mut backend = Cpu::new(model.level(), team, work);
+        let done = model.pass(work, |backend| {
             let mut pass = Pass {
-                backend: &mut backend,
+                backend: &mut *backend,
                 cache: &mut *cache,
                 tokens: batch,
                 start,

@@ -103,6 +103,27 @@ impl<'a> Weights<'a> {
         Ok(None)
     }
 
+    /// What a model keeps of a matrix, if it is to be multiplied often: [`Weights::repacked`], or else a copy where
+    /// the bytes start at an odd address; `None` where [`Weights::new`] uses them as well as anything.
+    ///
+    /// # Errors
+    /// As for [`Weights::repacked`].
+    pub fn prepared(
+        ty: GgmlType,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Option<Weights<'static>>> {
+        let repacked = Self::repacked(ty, rows, cols, bytes)?;
+        let copied = || match aligned(bytes) {
+            Readable::Copied(copy) => {
+                Some(Weights { ty, rows, cols, layout: Layout::Plain(Readable::Copied(copy)) })
+            }
+            Readable::InPlace(_) => None,
+        };
+        Ok(repacked.or_else(copied))
+    }
+
     /// The type of the weights.
     pub fn ty(&self) -> GgmlType {
         self.ty
@@ -227,6 +248,9 @@ impl Threads {
         // SAFETY: the parameters are filled by ggml and live until the call returns.
         let pool = unsafe {
             let mut params = sys::ggml_threadpool_params_default(count);
+            // Wait for the next product some milliseconds before sleeping, not a tenth of a second: other threads may
+            // have work for the core meanwhile.
+            params.poll = 1;
             sys::ggml_threadpool_new(&raw mut params)
         };
         let pool = NonNull::new(pool).ok_or_else(|| capture::failure("start threads"))?;

@@ -21,7 +21,8 @@ use std::sync::{Arc, OnceLock};
 use gristmill_kernels::simd::Level;
 
 use crate::backend::cpu::threads::{self, Threads};
-use crate::backend::{Act, LayerShape};
+use crate::backend::cpu::{Cpu, Workspace};
+use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape};
 use crate::gguf::Metadata;
 use crate::text::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result};
@@ -65,6 +66,7 @@ pub struct ModelOptions {
     file: OpenOptions,
     threads: Option<usize>,
     level: Option<String>,
+    backend: BackendKind,
     tokenizer: TokenizerOptions,
 }
 
@@ -89,6 +91,13 @@ impl ModelOptions {
         self
     }
 
+    /// What computes: [`BackendKind::Cpu`] by default. Opening with [`BackendKind::Ggml`] feeds one token, so that the
+    /// copies that ggml makes of the weights are there before the first prompt.
+    pub fn backend(mut self, backend: BackendKind) -> Self {
+        self.backend = backend;
+        self
+    }
+
     /// The pre-tokenizer, by name, in place of the one that the file names.
     pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
         self.tokenizer.pre = Some(name.into());
@@ -98,7 +107,8 @@ impl ModelOptions {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// Those of [`Model::open`]; [`Error::LevelAbsent`] for an instruction set that the processor lacks.
+    /// Those of [`Model::open`]; [`Error::LevelAbsent`] for an instruction set that the processor lacks;
+    /// [`Error::BackendAbsent`] for a backend that this build lacks.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Model> {
         let file = self.file.open(path)?;
         self.build(file)
@@ -130,9 +140,20 @@ impl ModelOptions {
             })?;
         let network = (architecture.load)(&Loader::new(&file, architecture.name))?;
         let threads = Threads::new(self.threads.unwrap_or_else(threads::default_count))?;
-        tracing::debug!(architecture = name, %level, threads = threads.count(), "loaded a model");
+        let engine = Engine::new(self.backend, threads.count())?;
+        tracing::debug!(
+            architecture = name,
+            %level,
+            threads = threads.count(),
+            backend = engine.kind().name(),
+            "loaded a model"
+        );
         let tokenizer = (self.tokenizer, OnceLock::new());
-        Ok(Model(Arc::new(Inner { file, architecture, network, level, threads, tokenizer })))
+        let model = Model(Arc::new(Inner { file, architecture, network, level, engine, threads, tokenizer }));
+        if self.backend == BackendKind::Ggml {
+            model.feed_one()?;
+        }
+        Ok(model)
     }
 }
 
@@ -148,6 +169,7 @@ struct Inner {
     architecture: &'static Architecture,
     network: Box<dyn Network>,
     level: Level,
+    engine: Engine,
     threads: Threads,
     /// Made when it is first asked for: not every use of a model needs it.
     tokenizer: (TokenizerOptions, OnceLock<Tokenizer>),
@@ -236,6 +258,11 @@ impl Model {
         self.0.level
     }
 
+    /// What computes.
+    pub fn backend(&self) -> BackendKind {
+        self.0.engine.kind()
+    }
+
     /// How many threads work at a time.
     pub fn thread_count(&self) -> usize {
         self.0.threads.count()
@@ -245,8 +272,21 @@ impl Model {
         &*self.0.network
     }
 
-    pub(crate) fn threads(&self) -> &Threads {
-        &self.0.threads
+    /// Does a pass on the model's backend and threads.
+    pub(crate) fn pass<R>(&self, work: &mut Workspace, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+        let Inner { engine, threads, level, .. } = &*self.0;
+        threads.enter(|team| engine.pass(Cpu::new(*level, team, work), pass))
+    }
+
+    /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.
+    fn feed_one(&self) -> Result<()> {
+        let mut cache = Cache::new(CacheType::F16, self.network().cache_layers());
+        self.pass(&mut Workspace::default(), |backend| {
+            let go_on = &mut |_| true;
+            let cache = &mut cache;
+            let mut pass = Pass { backend, cache, tokens: &[0], start: 0, outputs: &[0], go_on };
+            self.network().forward(&mut pass).map(|_| ())
+        })
     }
 }
 

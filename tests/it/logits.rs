@@ -28,7 +28,7 @@ fn log_softmax(row: &[f32]) -> Vec<f64> {
 }
 
 /// Mean over the rows of the Kullback-Leibler divergence of `found` from `expected`.
-fn divergence(expected: &[f32], found: &[f32], width: usize) -> f64 {
+pub fn divergence(expected: &[f32], found: &[f32], width: usize) -> f64 {
     assert_eq!(expected.len(), found.len());
     let rows = expected.chunks(width).zip(found.chunks(width)).map(|(expected, found)| {
         let (p, q) = (log_softmax(expected), log_softmax(found));
@@ -37,14 +37,14 @@ fn divergence(expected: &[f32], found: &[f32], width: usize) -> f64 {
     rows.sum::<f64>() / (expected.len() / width) as f64
 }
 
-fn logits(model: &Model, tokens: &[u32], batch: usize, cache: CacheType) -> Vec<f32> {
+pub fn logits(model: &Model, tokens: &[u32], batch: usize, cache: CacheType) -> Vec<f32> {
     let mut stepper = model.stepper(StepperOptions::default().batch(batch).cache(cache)).unwrap();
     let mut all = Vec::new();
     stepper.feed_each(tokens, |_, row| all.extend_from_slice(row)).unwrap();
     all
 }
 
-fn sequence(folder: &Path, case: &Value, name: &str) -> Vec<u32> {
+pub fn sequence(folder: &Path, case: &Value, name: &str) -> Vec<u32> {
     let text = fs::read(folder.join(case["tokens"].as_str().unwrap())).unwrap();
     let tokens: Value = serde_json::from_slice(&text).unwrap();
     let found = tokens.get(name).or_else(|| tokens.get("sequences").and_then(|all| all.get(name))).unwrap();

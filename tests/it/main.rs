@@ -12,6 +12,8 @@
     reason = "in a test, each of these is a failure with its place, or its report"
 )]
 
+#[cfg(feature = "cli")]
+mod bench;
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;

@@ -55,7 +55,7 @@ impl<'a> Cpu<'a> {
     }
 
     /// A new matrix and its numbers, whatever they are: the caller writes all of them.
-    fn make(&mut self, rows: usize, width: usize) -> Result<(Act, Vec<f32>)> {
+    pub(super) fn make(&mut self, rows: usize, width: usize) -> Result<(Act, Vec<f32>)> {
         let len = rows.checked_mul(width).ok_or_else(|| internal("activations of a size that overflows"))?;
         if self.used == self.work.slots.len() {
             self.work.slots.push(Vec::new());
@@ -76,7 +76,7 @@ impl<'a> Cpu<'a> {
         self.work.slots.get_mut(act.slot).map(std::mem::take).unwrap_or_default()
     }
 
-    fn put(&mut self, act: Act, data: Vec<f32>) {
+    pub(super) fn put(&mut self, act: Act, data: Vec<f32>) {
         if let Some(slot) = self.work.slots.get_mut(act.slot) {
             *slot = data;
         }
@@ -176,6 +176,15 @@ fn grow<T: Default + Clone>(data: &mut Vec<T>, len: usize, what: &'static str) -
     Ok(())
 }
 
+/// Adds the bias, where there is one, to each row of `data`.
+pub(super) fn add_bias(data: &mut [f32], bias: Option<&[f32]>) {
+    if let Some(bias) = bias {
+        for row in data.chunks_exact_mut(bias.len().max(1)) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
+    }
+}
+
 fn internal(what: &'static str) -> Error {
     Error::Internal { what }
 }
@@ -231,11 +240,7 @@ impl Backend for Cpu<'_> {
         if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(mismatch.into());
         }
-        if let Some(bias) = bias {
-            for row in data.chunks_exact_mut(weights.rows.max(1)) {
-                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-            }
-        }
+        add_bias(&mut data, bias);
         self.put(act, data);
         Ok(act)
     }

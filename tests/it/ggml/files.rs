@@ -4,7 +4,7 @@ use std::fs;
 
 use gristmill::Error;
 use gristmill::ggml::{self, File, FileBuilder};
-use gristmill::gguf::{Gguf, Metadata, Strings, Value};
+use gristmill::gguf::{Gguf, Metadata, Strings, Value, Writer};
 use gristmill_kernels::quant::GgmlType;
 
 use super::{REMOVED, Random};
@@ -109,6 +109,45 @@ fn a_file_that_ggml_wrote_is_read_by_ours() {
     }
     assert_eq!(File::open(&path).unwrap().metadata(), expected);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_that_ours_wrote_is_read_by_ggml() {
+    let tensors = tensors(&mut Random(22));
+    for (alignment, version) in [(None, 3), (Some(64_u32), 3), (Some(256), 2)] {
+        let mut metadata = Metadata::new();
+        values().into_iter().for_each(|(key, value)| {
+            metadata.set(key, value);
+        });
+        if let Some(alignment) = alignment {
+            metadata.set("general.alignment", alignment);
+        }
+        let mut writer = Writer::new(metadata.clone()).unwrap().version(version).unwrap();
+        for (name, ty, shape, _) in &tensors {
+            writer.tensor(name, shape, *ty).unwrap();
+        }
+        let mut data = writer.start(Vec::new()).unwrap();
+        for (name, _, _, bytes) in &tensors {
+            // In two pieces, as a quantizer writes.
+            let (first, second) = bytes.split_at(bytes.len() / 3);
+            data.write(name, first).unwrap();
+            data.write(name, second).unwrap();
+        }
+        let bytes = data.finish().unwrap();
+
+        let what = format!("written by ours, version {version}, alignment {alignment:?}");
+        let ours = compare(&bytes, &what);
+        let theirs = File::from_bytes(&bytes).unwrap();
+        assert_eq!(theirs.metadata(), metadata, "{what}");
+        assert_eq!((ours.version, ours.alignment), (version, u64::from(alignment.unwrap_or(32))));
+        let described = theirs.tensors();
+        assert_eq!(described.len(), tensors.len());
+        for (found, (name, ty, shape, data)) in described.iter().zip(&tensors) {
+            assert_eq!((&*found.name, found.type_id), (&**name, *ty as u32), "{what}");
+            assert_eq!(found.ne[..shape.len()], shape[..], "{what}: {name}");
+            assert_eq!(&bytes[found.range.start as usize..found.range.end as usize], data, "{what}: {name}");
+        }
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
     reason = "helpers of tests, which may fail as tests do"
 )]
 
+mod backend;
 mod dequantize;
 mod files;
 mod products;

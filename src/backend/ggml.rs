@@ -1,0 +1,126 @@
+//! Our model code with ggml's matrix products: all else is [`Cpu`]'s.
+#![forbid(unsafe_code)]
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::cpu::{Cpu, add_bias};
+use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use crate::Result;
+use crate::ggml::{self, Threads, Weights};
+
+/// ggml's threads, shared by all sequences of a model: one product at a time.
+pub(crate) struct Ggml(Mutex<Threads>);
+
+impl Ggml {
+    pub fn new(threads: usize) -> Result<Self> {
+        tracing::debug!(version = ggml::version(), "matrices are multiplied by ggml");
+        Threads::new(threads).map(Mutex::new).map(Ggml)
+    }
+
+    pub fn pass<R>(&self, cpu: Cpu<'_>, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+        pass(&mut OverCpu { ggml: self, cpu })
+    }
+}
+
+/// A matrix in ggml's layout, made when it is multiplied for the first time: `None` inside where the file's is used.
+#[derive(Default)]
+pub(crate) struct Prepared(OnceLock<Option<Weights<'static>>>);
+
+impl Matrix {
+    /// The matrix as ggml prefers it: `kept` where that is a copy, otherwise over the file's bytes.
+    fn with_ggml<R>(&self, multiply: impl FnOnce(&Weights<'_>) -> Result<R>) -> Result<R> {
+        let Prepared(cell) = &self.prepared;
+        let kept = match cell.get() {
+            Some(kept) => kept,
+            None => {
+                let made = Weights::prepared(self.ty, self.rows, self.len, self.bytes())?;
+                // Where two passes come first at the same time, one copy is dropped.
+                cell.get_or_init(|| made)
+            }
+        };
+        match kept {
+            Some(weights) => multiply(weights),
+            None => multiply(&Weights::new(self.ty, self.rows, self.len, self.bytes())?),
+        }
+    }
+}
+
+struct OverCpu<'a> {
+    ggml: &'a Ggml,
+    cpu: Cpu<'a>,
+}
+
+impl Backend for OverCpu<'_> {
+    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
+        // Types that ggml only stores, such as F64.
+        if ggml::partner(weights.ty).is_none() {
+            return self.cpu.linear(weights, bias, x);
+        }
+        let (act, mut data) = self.cpu.make(x.rows, weights.rows)?;
+        let x = self.cpu.read(x);
+        weights.with_ggml(|weights| {
+            let mut threads = self.ggml.0.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.mul_mat(weights, x, &mut data)
+        })?;
+        add_bias(&mut data, bias);
+        self.cpu.put(act, data);
+        Ok(act)
+    }
+
+    fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
+        self.cpu.lookup(table, rows)
+    }
+
+    fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
+        self.cpu.norm(norm, x)
+    }
+
+    fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()> {
+        self.cpu.norm_in_place(norm, x)
+    }
+
+    fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
+        self.cpu.rope(turns, head_dim, x)
+    }
+
+    fn attention(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+        keys: Act,
+        values: Act,
+    ) -> Result<Act> {
+        self.cpu.attention(spec, cache, layer, start, queries, keys, values)
+    }
+
+    fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
+        self.cpu.gated(activation, gate, up)
+    }
+
+    fn activate(&mut self, activation: Activation, x: Act) -> Result<()> {
+        self.cpu.activate(activation, x)
+    }
+
+    fn add(&mut self, x: Act, y: Act) -> Result<()> {
+        self.cpu.add(x, y)
+    }
+
+    fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
+        self.cpu.select(x, rows)
+    }
+
+    fn read(&self, x: Act) -> &[f32] {
+        self.cpu.read(x)
+    }
+
+    fn mark(&self) -> Mark {
+        self.cpu.mark()
+    }
+
+    fn release(&mut self, mark: Mark) {
+        self.cpu.release(mark);
+    }
+}
