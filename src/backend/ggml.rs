@@ -23,11 +23,16 @@ impl Ggml {
 }
 
 /// A matrix in ggml's layout, made when it is multiplied for the first time: `None` inside where the file's is used.
-#[derive(Default)]
 pub(crate) struct Prepared(OnceLock<Option<Weights<'static>>>);
 
+impl Prepared {
+    pub fn new() -> Self {
+        Prepared(OnceLock::new())
+    }
+}
+
 impl Matrix {
-    /// The matrix as ggml prefers it: `kept` where that is a copy, otherwise over the file's bytes.
+    /// The matrix as ggml prefers it: the copy where one is kept, otherwise over the file's bytes.
     fn with_ggml<R>(&self, multiply: impl FnOnce(&Weights<'_>) -> Result<R>) -> Result<R> {
         let Prepared(cell) = &self.prepared;
         let kept = match cell.get() {

@@ -20,5 +20,10 @@ impl Ggml {
 }
 
 /// Nothing is prepared.
-#[derive(Default)]
 pub(crate) struct Prepared;
+
+impl Prepared {
+    pub fn new() -> Self {
+        Prepared
+    }
+}
