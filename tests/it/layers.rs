@@ -9,7 +9,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &["gguf", "generate", "ggml"]),
     ("gguf", &["error"]),
     ("text", &["error", "gguf"]),
-    ("backend", &["error"]),
+    // One of the backends multiplies by ggml, where the feature is on.
+    ("backend", &["error", "ggml"]),
     ("model", &["error", "gguf", "text", "backend"]),
     ("generate", &["error", "gguf", "text", "backend", "model"]),
     ("ggml", &["error", "gguf"]),
