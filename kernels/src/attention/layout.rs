@@ -315,37 +315,44 @@ impl Task for Put<'_> {
         let Put { side, codes, scales, at, from } = self;
         for (at, values) in (at..).zip(from) {
             match side.ty {
-                CacheType::F32 => scatter::<4>(side, codes, at, values, |x| x.map(f32::to_ne_bytes)),
-                CacheType::F16 => scatter::<2>(side, codes, at, values, |x| {
-                    isa.to_halves(isa.floats(&x)).map(u16::to_ne_bytes)
-                }),
-                CacheType::Bf16 => scatter::<2>(side, codes, at, values, |x| {
-                    x.map(|x| bf16::from_f32(x).to_bits().to_ne_bytes())
-                }),
+                CacheType::F32 => {
+                    let places = codes.as_chunks_mut::<4>().0;
+                    for (number, values) in values.chunks(8).enumerate() {
+                        scatter(side, places, at, 8 * number, values.iter().map(|x| x.to_ne_bytes()));
+                    }
+                }
+                CacheType::F16 | CacheType::Bf16 => {
+                    let places = codes.as_chunks_mut::<2>().0;
+                    for (number, values) in values.chunks(8).enumerate() {
+                        let mut eight = [0.0; 8];
+                        eight[..values.len()].copy_from_slice(values);
+                        let bits = match side.ty {
+                            CacheType::F16 => isa.to_halves(isa.floats(&eight)),
+                            _ => eight.map(|x| bf16::from_f32(x).to_bits()),
+                        };
+                        let bytes = bits.into_iter().take(values.len()).map(u16::to_ne_bytes);
+                        scatter(side, places, at, 8 * number, bytes);
+                    }
+                }
                 CacheType::Q8_0 | CacheType::Q4_0 => quantize(side, codes, scales, at, values),
             }
         }
     }
 }
 
-/// Writes the values of a position, each as `N` bytes, made eight at a time.
+/// Writes up to eight values of a position, from value `i` on.
 #[inline(always)]
 fn scatter<const N: usize>(
     side: Side,
-    codes: &mut [u8],
+    places: &mut [[u8; N]],
     at: usize,
-    values: &[f32],
-    bytes: impl Fn([f32; 8]) -> [[u8; N]; 8],
+    i: usize,
+    bytes: impl Iterator<Item = [u8; N]>,
 ) {
-    let codes = codes.as_chunks_mut::<N>().0;
-    for (eight, values) in values.chunks(8).enumerate() {
-        let mut x = [0.0; 8];
-        x[..values.len()].copy_from_slice(values);
-        let (_, start) = side.place(at, 8 * eight);
-        let stride = if side.keys { PANEL } else { 1 };
-        for (i, bytes) in bytes(x).into_iter().take(values.len()).enumerate() {
-            codes[start + i * stride] = bytes;
-        }
+    let (_, start) = side.place(at, i);
+    let stride = if side.keys { PANEL } else { 1 };
+    for (number, bytes) in bytes.enumerate() {
+        places[start + number * stride] = bytes;
     }
 }
 
