@@ -171,14 +171,11 @@ pub struct Block<'a> {
 /// How a head's keys and values lie in a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Form of the keys.
-    pub key_type: CacheType,
-    /// Form of the values.
-    pub value_type: CacheType,
-    /// Values of a key.
-    pub key_dim: usize,
-    /// Values of a value.
-    pub value_dim: usize,
+    key_type: CacheType,
+    value_type: CacheType,
+    key_dim: usize,
+    value_dim: usize,
+    places: Places,
 }
 
 /// A value's columns: whole panels.
@@ -192,6 +189,7 @@ pub(super) const fn rows(key_dim: usize) -> usize {
 }
 
 /// Where the parts of a block begin, and where the last one ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Places {
     key_scales: usize,
     values: usize,
@@ -200,7 +198,8 @@ struct Places {
 }
 
 impl Layout {
-    fn places(&self) -> Places {
+    /// For keys of `key_dim` values and values of `value_dim`.
+    pub fn new(key_type: CacheType, value_type: CacheType, key_dim: usize, value_dim: usize) -> Self {
         let after = |start: usize, bytes: usize| {
             start.saturating_add(bytes).checked_next_multiple_of(LINE).unwrap_or(usize::MAX)
         };
@@ -209,16 +208,17 @@ impl Layout {
             false => 0,
         };
         let numbers = |count: usize| count.saturating_mul(BLOCK);
-        let key_scales = after(0, self.key_type.bytes(numbers(rows(self.key_dim))));
-        let values = after(key_scales, scales(self.key_type, self.key_dim));
-        let value_scales = after(values, self.value_type.bytes(numbers(columns(self.value_dim))));
-        let end = after(value_scales, scales(self.value_type, self.value_dim));
-        Places { key_scales, values, value_scales, end }
+        let key_scales = after(0, key_type.bytes(numbers(rows(key_dim))));
+        let values = after(key_scales, scales(key_type, key_dim));
+        let value_scales = after(values, value_type.bytes(numbers(columns(value_dim))));
+        let end = after(value_scales, scales(value_type, value_dim));
+        let places = Places { key_scales, values, value_scales, end };
+        Layout { key_type, value_type, key_dim, value_dim, places }
     }
 
     /// Lines of a block of one head; `usize::MAX / 64` for more than can be counted.
     pub fn lines(&self) -> usize {
-        self.places().end / LINE
+        self.places.end / LINE
     }
 
     /// The block in `lines`.
@@ -227,7 +227,7 @@ impl Layout {
     /// [`Mismatch`] where there are not as many lines as a block has.
     pub fn block<'a>(&self, lines: &'a [Line]) -> Result<Block<'a>, Mismatch> {
         check("lines of a block", self.lines(), lines.len())?;
-        let Places { key_scales, values, value_scales, end } = self.places();
+        let Places { key_scales, values, value_scales, end } = self.places;
         let bytes = bytemuck::cast_slice(lines);
         let side = |ty: CacheType, parts: [usize; 3], numbers: usize, dim: usize| {
             let codes = &bytes[parts[0]..][..ty.bytes(numbers * BLOCK)];
@@ -266,7 +266,7 @@ impl Layout {
                 return Err(Mismatch { what: "values of a head", expected, found: row.len() });
             }
         }
-        let Places { key_scales, values: value_start, value_scales, .. } = self.places();
+        let Places { key_scales, values: value_start, value_scales, .. } = self.places;
         let key_rows = rows(self.key_dim);
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(lines);
         let (key_bytes, value_bytes) = bytes.split_at_mut(value_start);

@@ -53,6 +53,8 @@ const PANEL: usize = 16;
 const GROUP: usize = 32;
 /// The most queries that share a register of numbers.
 const TILE: usize = 6;
+/// Queries up to which a block is not widened: two tiles may each do that for themselves while they multiply.
+const FEW: usize = 2 * TILE;
 
 /// What a head's queries, keys and values share.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -170,7 +172,7 @@ pub fn attend(
     let (weights, packed) = scratch.split_at_mut(2 * TILE * BLOCK);
     let (weights, scaled) = weights.as_chunks_mut::<BLOCK>().0.split_at_mut(TILE);
     pack(head, tokens, packed);
-    let few = count <= TILE;
+    let few = count <= FEW;
 
     for (number, block) in blocks.iter().enumerate() {
         let start = (first + number) * BLOCK;
