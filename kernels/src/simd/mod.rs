@@ -15,6 +15,10 @@ pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx_vnni;
 pub(crate) mod level;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dotprod;
 pub mod scalar;
 
 pub use level::Level;
