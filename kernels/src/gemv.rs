@@ -60,20 +60,14 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 }
             }
             for c in 0..C {
-                let of_16 = &sums[c][start + i].of_16;
-                let times = |groups| {
-                    let groups = match groups {
-                        Groups::Of16(groups) => isa.widen(&groups),
-                        Groups::Of32(groups) => isa.widen_twice(&groups),
-                    };
-                    isa.add_dot_shorts(isa.zero_ints(), isa.shorts(of_16), groups)
-                };
+                let of_16 = isa.shorts(&sums[c][start + i].of_16);
                 if B::OFFSET != 0 {
-                    let offsets = times_offset(isa, times(group_scales), i32::from(B::OFFSET));
-                    dot[c] = isa.sub_ints(dot[c], offsets);
+                    let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
+                    dot[c] = isa.sub_ints(dot[c], times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }
                 if B::MINS {
-                    mins[c][i] = times(block.group_mins());
+                    let group_mins = of_each_16(isa, block.group_mins());
+                    mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                 }
                 dots[c][i] = dot[c];
             }
@@ -222,6 +216,15 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
         }
     }
     total
+}
+
+/// The groups' integers, one for each 16 weights.
+#[inline(always)]
+fn of_each_16<I: Isa>(isa: I, groups: Groups) -> I::Shorts {
+    match groups {
+        Groups::Of16(groups) => isa.widen(&groups),
+        Groups::Of32(groups) => isa.widen_twice(&groups),
+    }
 }
 
 /// Products of codes of a format and of activations, added up in lanes of 32 bits.

@@ -1,7 +1,7 @@
 //! The product of a matrix of weights, in any format, and columns of activations.
 #![forbid(unsafe_code)]
 
-use crate::activations::{Columns, Form};
+use crate::activations::{Columns, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
 use crate::gemm::Place;
 use crate::gemv::SPAN;
@@ -13,9 +13,6 @@ use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
 pub const PANEL_ROWS: usize = ROWS;
-
-/// Columns from which on a panel is worth unpacking; fewer are multiplied with rows where they lie.
-const PANEL_COLUMNS: usize = 12;
 
 pub use crate::tile::SCRATCH_LEN;
 

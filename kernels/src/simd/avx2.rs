@@ -291,7 +291,8 @@ impl Isa for Avx2 {
             ]
         }
         fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
-            sums.map(|sums| _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]
         }
         fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
             let scales = scales.as_flattened().as_chunks::<16>().0;

@@ -4,7 +4,7 @@ pub(crate) mod threads;
 
 use std::sync::{Mutex, PoisonError};
 
-use gristmill_kernels::activations::{Columns, Form, quantize};
+use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::attention::{self, BLOCK, Head, Queries};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::quant::dequantize_row;
@@ -127,32 +127,35 @@ impl<'a> Cpu<'a> {
         if form == Form::Floats || self.work.quantized.of == Some((x, form)) {
             return Ok(());
         }
-        let (level, width, block) = (self.level, x.width.max(1), form.block_len());
+        let (level, width) = (self.level, x.width.max(1));
+        let layout = Layout::new(form, width, x.rows)?;
         let Workspace { slots, quantized, .. } = &mut *self.work;
         let data = slots.get(x.slot).map(Vec::as_slice).unwrap_or_default();
-        if !width.is_multiple_of(block) || data.len() != x.rows * x.width {
-            return Err(internal("activations of no whole number of blocks"));
+        if data.len() != x.rows * x.width {
+            return Err(internal("activations of no whole number of rows"));
         }
         quantized.of = None;
         const WHAT: &str = "activations";
-        grow(&mut quantized.codes, data.len(), WHAT)?;
-        grow(&mut quantized.scales, data.len() / block, WHAT)?;
-        grow(&mut quantized.sums, form.sums_len(data.len()), WHAT)?;
-        quantized.codes.truncate(data.len());
-        quantized.scales.truncate(data.len() / block);
-        quantized.sums.truncate(form.sums_len(data.len()));
+        let [codes, scales, sums] = layout.total_lens();
+        grow(&mut quantized.codes, codes, WHAT)?;
+        grow(&mut quantized.scales, scales, WHAT)?;
+        grow(&mut quantized.sums, sums, WHAT)?;
+        quantized.codes.truncate(codes);
+        quantized.scales.truncate(scales);
+        quantized.sums.truncate(sums);
+        let [codes, scales, sums] = layout.lens();
         let columns: Vec<_> = data
-            .chunks_exact(width)
-            .zip(quantized.codes.chunks_exact_mut(width))
-            .zip(quantized.scales.chunks_exact_mut(width / block))
-            .zip(quantized.sums.chunks_exact_mut(form.sums_len(width)))
+            .chunks(width * layout.together())
+            .zip(quantized.codes.chunks_exact_mut(codes))
+            .zip(quantized.scales.chunks_exact_mut(scales))
+            .zip(quantized.sums.chunks_exact_mut(sums))
             .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
             .collect();
         let job = |column: usize, _: usize| {
             if let Some(column) = columns.get(column) {
                 let (x, codes, scales, sums) = &mut *column.lock().unwrap_or_else(PoisonError::into_inner);
                 // The lengths belong together: all were cut above.
-                let _ = quantize(level, form, x, codes, scales, sums);
+                let _ = quantize(level, layout, x, codes, scales, sums);
             }
         };
         if data.len() < WORTH_SHARING {
@@ -214,7 +217,10 @@ impl Backend for Cpu<'_> {
             Form::Floats => {
                 Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
             }
-            _ => Columns::quantized(form, x.width, &quantized.codes, &quantized.scales, &quantized.sums)?,
+            _ => {
+                let layout = Layout::new(form, x.width, x.rows)?;
+                Columns::quantized(layout, &quantized.codes, &quantized.scales, &quantized.sums)?
+            }
         };
         let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
         // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
