@@ -35,6 +35,9 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: and this one where it has the dot product too.
             Kind::NeonDotprod => unsafe { neon_dotprod(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: and this one where it has the matrix product besides.
+            Kind::NeonI8mm => unsafe { neon_i8mm(task) },
         }
     }
 }
@@ -82,4 +85,13 @@ unsafe fn neon<T: Task>(task: T) -> T::Output {
 unsafe fn neon_dotprod<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller promises just that.
     task.run(unsafe { crate::simd::neon_dotprod::NeonDotprod::new() })
+}
+
+/// # Safety
+/// The processor must have NEON, its dot product and its matrix product.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+unsafe fn neon_i8mm<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::neon_i8mm::NeonI8mm::new() })
 }

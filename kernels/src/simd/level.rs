@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDotprod,
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 /// Whether the processor has all of these features. Without the standard library nobody can be asked: what the build
@@ -39,7 +41,7 @@ macro_rules! has {
 impl Level {
     /// The names that [`Level::named`] knows, on any processor.
     pub const NAMES: &'static [&'static str] =
-        &["scalar", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod"];
+        &["scalar", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod", "neon-i8mm"];
 
     /// Plain Rust: there on every processor, and the specification for all others.
     pub const SCALAR: Level = Level(Kind::Scalar);
@@ -59,7 +61,11 @@ impl Level {
         #[cfg(target_arch = "aarch64")]
         let wide = {
             let neon = has!("neon");
-            [neon.then_some(Level(Kind::Neon)), (neon && has!("dotprod")).then_some(Level(Kind::NeonDotprod))]
+            [
+                neon.then_some(Level(Kind::Neon)),
+                (neon && has!("dotprod")).then_some(Level(Kind::NeonDotprod)),
+                (neon && has!("dotprod", "i8mm")).then_some(Level(Kind::NeonI8mm)),
+            ]
         };
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let wide = [None; 0];
@@ -90,6 +96,8 @@ impl Level {
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => "neon-i8mm",
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) mod level;
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod scalar;
 
 pub use level::Level;
@@ -249,6 +251,26 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
         self.store_bytes(a, bytemuck::cast_mut(to));
+    }
+
+    /// The products of `STEPS` times four codes of each row with those of `F` times four columns, added up: the
+    /// microkernel of [`crate::gemm`].
+    #[inline(always)]
+    fn products<const STEPS: usize, const F: usize>(
+        self,
+        w: &[[[u8; 4]; 16]; STEPS],
+        x: &[&[[[i8; 4]; 4]; STEPS]; F],
+    ) -> [[Self::RowSums; 4]; F] {
+        let mut sums = [[self.no_sums(); 4]; F];
+        for step in 0..STEPS {
+            let w = self.row_codes(&w[step]);
+            for f in 0..F {
+                for c in 0..4 {
+                    sums[f][c] = self.add_products(sums[f][c], w, x[f][step][c]);
+                }
+            }
+        }
+        sums
     }
 
     /// `e` to the power of `a`, within 2 units in the last place; 0 below -87.3, infinite above 88.7, NaN of NaN.

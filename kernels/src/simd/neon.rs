@@ -127,14 +127,15 @@ pub(super) unsafe fn narrow_to_halves(a: Floats) -> uint16x8_t {
 pub(super) unsafe fn transpose(rows: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
     // SAFETY: the caller promises NEON.
     unsafe {
-        let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(row));
-        let even = |a, b| vreinterpretq_u64_u32(vtrn1q_u32(a, b));
-        let odd = |a, b| vreinterpretq_u64_u32(vtrn2q_u32(a, b));
+        let (a, b) = (vreinterpretq_u32_u8(rows[0]), vreinterpretq_u32_u8(rows[1]));
+        let (c, d) = (vreinterpretq_u32_u8(rows[2]), vreinterpretq_u32_u8(rows[3]));
+        let even = [vreinterpretq_u64_u32(vtrn1q_u32(a, b)), vreinterpretq_u64_u32(vtrn1q_u32(c, d))];
+        let odd = [vreinterpretq_u64_u32(vtrn2q_u32(a, b)), vreinterpretq_u64_u32(vtrn2q_u32(c, d))];
         [
-            vreinterpretq_u8_u64(vtrn1q_u64(even(a, b), even(c, d))),
-            vreinterpretq_u8_u64(vtrn1q_u64(odd(a, b), odd(c, d))),
-            vreinterpretq_u8_u64(vtrn2q_u64(even(a, b), even(c, d))),
-            vreinterpretq_u8_u64(vtrn2q_u64(odd(a, b), odd(c, d))),
+            vreinterpretq_u8_u64(vtrn1q_u64(even[0], even[1])),
+            vreinterpretq_u8_u64(vtrn1q_u64(odd[0], odd[1])),
+            vreinterpretq_u8_u64(vtrn2q_u64(even[0], even[1])),
+            vreinterpretq_u8_u64(vtrn2q_u64(odd[0], odd[1])),
         ]
     }
 }
@@ -160,8 +161,8 @@ macro_rules! neon_words {
                 let eight = vld1_u8(from.as_ptr());
                 let twice = vzip1q_u8(vcombine_u8(eight, eight), vcombine_u8(eight, eight));
                 let down = vreinterpretq_s8_u32(vdupq_n_u32(0xFAFC_FE00));
-                [vzip1q_u8(twice, twice), vzip2q_u8(twice, twice)]
-                    .map(|a| vandq_u8(vshlq_u8(a, down), vdupq_n_u8(3)))
+                let a = [vzip1q_u8(twice, twice), vzip2q_u8(twice, twice)];
+                both!(|a| vandq_u8(vshlq_u8(a, down), vdupq_n_u8(3)))
             }
             fn eights(from: [[i8; 8]; 4]) -> Bytes { load(&from) }
             fn splat_byte(byte: u8) -> Bytes { [vdupq_n_u8(byte); 2] }
@@ -188,11 +189,11 @@ macro_rules! neon_words {
             fn negate(a: Bytes, mask: Bytes) -> Bytes { both!(|a, mask| vsubq_u8(veorq_u8(a, mask), mask)) }
             fn spread_bits(mask: u32) -> Bytes {
                 let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-                let twice = |byte: u32| {
-                    let [low, high] = [byte, byte + 8].map(|shift| vdup_n_u8((mask >> shift) as u8));
-                    vtstq_u8(vcombine_u8(low, high), bit)
-                };
-                [twice(0), twice(16)]
+                let byte = mask.to_le_bytes();
+                [
+                    vtstq_u8(vcombine_u8(vdup_n_u8(byte[0]), vdup_n_u8(byte[1])), bit),
+                    vtstq_u8(vcombine_u8(vdup_n_u8(byte[2]), vdup_n_u8(byte[3])), bit),
+                ]
             }
             fn lookup(table: &[i8; 16], codes: Bytes) -> Bytes {
                 let table = vld1q_u8(table.as_ptr().cast());
@@ -205,13 +206,15 @@ macro_rules! neon_words {
             }
             fn deal(rows: [Bytes; 8]) -> [Bytes; 8] {
                 let [a, b, c, d, e, f, g, h] = rows;
-                let quads = |half: usize| {
+                let mut quads = rows;
+                for half in 0..2 {
                     let low = transpose([a[half], b[half], c[half], d[half]]);
                     let high = transpose([e[half], f[half], g[half], h[half]]);
-                    [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
-                };
-                let ([p, q, r, s], [t, u, v, w]) = (quads(0), quads(1));
-                [p, q, r, s, t, u, v, w]
+                    for i in 0..4 {
+                        quads[4 * half + i] = [low[i], high[i]];
+                    }
+                }
+                quads
             }
             fn sixteens(a: Bytes) -> [Bytes; 2] {
                 both!(|a| {
@@ -272,11 +275,12 @@ macro_rules! neon_words {
             fn shl_ints<const SHIFT: i32>(a: Ints) -> Ints { both!(|a| vshlq_n_s32::<SHIFT>(a)) }
             fn sum_ints(a: Ints) -> i32 { vaddvq_s32(vaddq_s32(a[0], a[1])) }
             fn sum_each(a: &[Ints; 8]) -> Ints {
-                let four = a.map(|a| vaddq_s32(a[0], a[1]));
-                [
-                    vpaddq_s32(vpaddq_s32(four[0], four[1]), vpaddq_s32(four[2], four[3])),
-                    vpaddq_s32(vpaddq_s32(four[4], four[5]), vpaddq_s32(four[6], four[7])),
-                ]
+                let mut two = [vdupq_n_s32(0); 4];
+                for i in 0..4 {
+                    let [a, b] = [a[2 * i], a[2 * i + 1]];
+                    two[i] = vpaddq_s32(vaddq_s32(a[0], a[1]), vaddq_s32(b[0], b[1]));
+                }
+                [vpaddq_s32(two[0], two[1]), vpaddq_s32(two[2], two[3])]
             }
             fn to_floats(a: Ints) -> Floats { both!(|a| vcvtq_f32_s32(a)) }
 
@@ -326,20 +330,26 @@ macro_rules! neon_words {
                 f32::from_bits(vmaxvq_u32(vmaxq_u32(low, high)))
             }
             fn max_magnitudes(a: Floats, b: Floats) -> Floats {
-                let magnitudes = |a| vreinterpretq_u32_f32(vabsq_f32(a));
-                both!(|a, b| vreinterpretq_f32_u32(vmaxq_u32(magnitudes(a), magnitudes(b))))
+                both!(|a, b| {
+                    let (a, b) = (vreinterpretq_u32_f32(vabsq_f32(a)), vreinterpretq_u32_f32(vabsq_f32(b)));
+                    vreinterpretq_f32_u32(vmaxq_u32(a, b))
+                })
             }
             fn sum(a: Floats) -> f32 {
                 let four = vaddq_f32(a[0], a[1]);
                 vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
             }
             fn to_codes(a: [Floats; 4]) -> Bytes {
-                let shorts = a.map(|a| {
+                let mut bytes = [vdup_n_s8(0); 4];
+                for i in 0..4 {
+                    let a = a[i];
                     let [low, high] = both!(|a| vmovn_s32(vcvtnq_s32_f32(a)));
-                    vcombine_s16(low, high)
-                });
-                let bytes = |low, high| vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-                [bytes(shorts[0], shorts[1]), bytes(shorts[2], shorts[3])]
+                    bytes[i] = vmovn_s16(vcombine_s16(low, high));
+                }
+                [
+                    vreinterpretq_u8_s8(vcombine_s8(bytes[0], bytes[1])),
+                    vreinterpretq_u8_s8(vcombine_s8(bytes[2], bytes[3])),
+                ]
             }
 
             fn row_codes(from: &[[u8; 4]; 16]) -> [uint8x16_t; 4] {
@@ -404,8 +414,11 @@ impl Isa for Neon {
             sums
         }
         fn widen_sums(sums: [int16x8_t; 8]) -> [Ints; 2] {
-            let four = |i: usize| vpaddq_s32(vpaddlq_s16(sums[2 * i]), vpaddlq_s16(sums[2 * i + 1]));
-            [[four(0), four(1)], [four(2), four(3)]]
+            let mut rows = [[vdupq_n_s32(0); 2]; 2];
+            for i in 0..4 {
+                rows[i / 2][i % 2] = vpaddq_s32(vpaddlq_s16(sums[2 * i]), vpaddlq_s16(sums[2 * i + 1]));
+            }
+            rows
         }
     }
 
