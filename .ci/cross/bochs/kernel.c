@@ -1,8 +1,10 @@
-// The little of Linux that a test program of Rust asks for when it may have neither files nor threads: memory, output, exit.
+// The little of Linux that a test program of Rust asks for when it may have neither files nor threads: memory, output,
+// exit.
 //
-// Bochs has AVX-512, but Linux does not boot in it in a reasonable time; so the test program, a static executable, is loaded
-// as the boot loader's module and runs with this under it, in ring 0 and one address space. Where a thread is asked for, the
-// answer is "no more of them", upon which Rust's test runner runs each test in the main thread.
+// Bochs has AVX-512 and runs some 50 million instructions a second: too few for a whole system. So the test program, a
+// static executable, is loaded as the boot loader's module and runs with this under it, in ring 0 and one address
+// space. Where it asks for a thread, the answer is "no more of them", upon which Rust's test runner runs each test in
+// the main thread.
 #include <elf.h>
 #include <stdint.h>
 
