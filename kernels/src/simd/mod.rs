@@ -2,7 +2,7 @@
 //!
 //! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words of decode are 32
 //! codes wide (each coded ggml block is a multiple of 32): AVX2 holds that in one register, NEON in two, the scalar
-//! level in an array. Those of prefill are sixteen rows wide ([`crate::tile`]). Integer words are exact, and float words
+//! level in an array. Those of prefill are sixteen rows wide (`tile.rs`). Integer words are exact, and float words
 //! round once, as IEEE 754 says, so **every level gives the same bits**; [`scalar`] is the specification.
 //!
 //! Loops over the vocabulary are functions of their own, `#[inline(always)]`, and `for` loops: a closure (in `map`,
@@ -254,7 +254,7 @@ pub trait Isa: Copy {
     }
 
     /// The products of `STEPS` times four codes of each row with those of `F` times four columns, added up: the
-    /// microkernel of [`crate::gemm`].
+    /// microkernel of `gemm.rs`.
     #[inline(always)]
     fn products<const STEPS: usize, const F: usize>(
         self,
