@@ -106,9 +106,15 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let mut acc = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
         if start != 0 {
             for (column, acc) in (first..count).zip(acc.as_flattened_mut()) {
-                let mut sums = [0.0; ROWS];
-                sums[..rows].copy_from_slice(&self.out.column(column)[row..][..rows]);
-                *acc = isa.row_floats(&sums);
+                let from = &self.out.column(column)[row..][..rows];
+                *acc = match from.first_chunk() {
+                    Some(all) => isa.row_floats(all),
+                    None => {
+                        let mut sums = [0.0; ROWS];
+                        sums[..rows].copy_from_slice(from);
+                        isa.row_floats(&sums)
+                    }
+                };
             }
         }
         if self.panel.kind.superblocks {
@@ -117,9 +123,14 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             self.scaled(isa, &x, &mut acc);
         }
         for (column, &acc) in (first..count).zip(acc.as_flattened()) {
-            let mut sums = [0.0; ROWS];
-            isa.store_row_floats(acc, &mut sums);
-            self.out.column(column)[row..][..rows].copy_from_slice(&sums[..rows]);
+            let to = &mut self.out.column(column)[row..][..rows];
+            if let Some(all) = to.first_chunk_mut() {
+                isa.store_row_floats(acc, all);
+            } else {
+                let mut sums = [0.0; ROWS];
+                isa.store_row_floats(acc, &mut sums);
+                to.copy_from_slice(&sums[..rows]);
+            }
         }
         F
     }
@@ -158,19 +169,10 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             }
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
             if kind.has_group_mins() {
-                let group_mins = &self.panel.group_mins[groups / 2 * block..][..groups / 2];
-                for f in 0..F {
-                    let sums = &x[f].superblock_sums()[block];
-                    for c in 0..INTERLEAVED {
-                        let sums: &[[i16; 2]] = match kind.group {
-                            16 => sums[c].of_16.as_chunks().0,
-                            _ => sums[c].of_32.as_chunks().0,
-                        };
-                        for (&pair, group_mins) in sums.iter().zip(group_mins) {
-                            mins[f][c] = isa.add_pairs(mins[f][c], group_mins, pair);
-                        }
-                    }
-                }
+                mins = match kind.group {
+                    16 => self.group_mins::<I, F, 8>(isa, x, block),
+                    _ => self.group_mins::<I, F, 4>(isa, x, block),
+                };
             }
             let row_scales = isa.row_floats(&self.panel.scales[block]);
             for f in 0..F {
@@ -185,12 +187,34 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                     *acc = isa.fma_row_floats(isa.row_ints_to_floats(dot), scale, *acc);
                     if kind.mins {
                         let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
-                        let scale = isa.mul_row_floats(scale, isa.splat_row_floats(-1.0));
                         *acc = isa.fma_row_floats(isa.row_ints_to_floats(mins[f][c]), scale, *acc);
                     }
                 }
             }
         }
+    }
+
+    /// The products of a superblock's `PAIRS` pairs of group minimums with the activations' sums.
+    #[inline(always)]
+    fn group_mins<I: Isa, const F: usize, const PAIRS: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        block: usize,
+    ) -> Tile<I::RowInts, F> {
+        let group_mins = &self.panel.group_mins.as_chunks::<PAIRS>().0[block];
+        let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
+        for f in 0..F {
+            let sums = &x[f].superblock_sums()[block];
+            for c in 0..INTERLEAVED {
+                let (of_16, of_32) = (sums[c].of_16.as_chunks::<2>().0, sums[c].of_32.as_chunks::<2>().0);
+                for pair in 0..PAIRS {
+                    let sums = if PAIRS == 8 { of_16[pair] } else { of_32[pair] };
+                    mins[f][c] = isa.add_pairs(mins[f][c], &group_mins[pair], sums);
+                }
+            }
+        }
+        mins
     }
 
     /// Adds the span's parts to `total`.
@@ -304,7 +328,7 @@ fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]
     }
 }
 
-/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded`, with all columns.
+/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 16, with all columns.
 pub(crate) fn multiply_floats(
     level: Level,
     panel: &[f32],
@@ -333,7 +357,7 @@ impl Task for MultiplyFloats<'_, '_> {
         let mut column = 0;
         while column < self.x.count() {
             column += match self.x.count() - column {
-                4.. => self.columns::<I, 4>(isa, column),
+                4.. if I::COLUMNS == 8 => self.columns::<I, 4>(isa, column),
                 2.. => self.columns::<I, 2>(isa, column),
                 _ => self.columns::<I, 1>(isa, column),
             };
@@ -348,14 +372,14 @@ impl MultiplyFloats<'_, '_> {
         let Place { start, rows, .. } = self.place;
         let x: [_; C] = core::array::from_fn(|c| {
             let x = &self.x.float_column(column + c)[start..];
-            &x[..x.len().min(SPAN)]
+            x[..x.len().min(SPAN)].as_chunks::<16>()
         });
         // The end of a column, padded.
-        let mut last = [[0.0; 32]; C];
-        for (last, x) in last.iter_mut().zip(&x) {
-            let left = x.as_chunks::<32>().1;
+        let mut last = [[0.0; 16]; C];
+        for (last, (_, left)) in last.iter_mut().zip(&x) {
             last[..left.len()].copy_from_slice(left);
         }
+        let x = x.map(|(whole, _)| whole);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
@@ -367,57 +391,62 @@ impl MultiplyFloats<'_, '_> {
         C
     }
 
-    /// `R` rows times `C` columns: one of the four registers of a row's accumulators at a time, so that all fit; gives
-    /// `R`.
+    /// `R` rows times `C` columns; gives `R`.
     #[inline(always)]
     fn tile<I: Isa, const R: usize, const C: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-        x: &[&[f32]; C],
-        last: &[[f32; 32]; C],
+        x: &[&[[f32; 16]]; C],
+        last: &[[f32; 16]; C],
     ) -> usize {
-        let whole = x[0].len() / 32;
-        let x: [_; C] = core::array::from_fn(|c| &x[c].as_chunks::<32>().0[..whole]);
+        let whole = x[0].len();
+        let x: [_; C] = core::array::from_fn(|c| &x[c][..whole]);
         let w: [_; R] = core::array::from_fn(|r| {
-            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
+            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<16>().0
         });
-        let mut sums = [[[isa.splat(0.0); C]; R]; 4];
-        for (vector, sums) in sums.iter_mut().enumerate() {
-            let mut acc = *sums;
-            let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
-            for chunk in 0..whole {
-                let mut vectors = [isa.splat(0.0); C];
-                for c in 0..C {
-                    vectors[c] = isa.floats(&x[c][chunk].as_chunks::<8>().0[vector]);
-                }
-                for r in 0..R {
-                    let w = isa.floats(&whole_w[r][chunk].as_chunks::<8>().0[vector]);
-                    for c in 0..C {
-                        acc[r][c] = isa.fma(w, vectors[c], acc[r][c]);
-                    }
-                }
-            }
-            if w[0].len() > whole {
-                for r in 0..R {
-                    let w = isa.floats(&w[r][whole].as_chunks::<8>().0[vector]);
-                    for c in 0..C {
-                        acc[r][c] = isa.fma(w, isa.floats(&last[c].as_chunks::<8>().0[vector]), acc[r][c]);
-                    }
-                }
-            }
-            *sums = acc;
+        let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
+        let mut acc = [[[isa.splat(0.0); 2]; C]; R];
+        for i in 0..whole {
+            let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i]);
+            let x: [_; C] = core::array::from_fn(|c| &x[c][i]);
+            add_sixteens(isa, &w, &x, &mut acc);
         }
-        let [a, b, d, e] = sums;
+        if w[0].len() > whole {
+            let w: [_; R] = core::array::from_fn(|r| &w[r][whole]);
+            add_sixteens(isa, &w, &last.each_ref(), &mut acc);
+        }
         let (start, first) = (self.place.start, self.place.row);
         for r in 0..R {
             for c in 0..C {
-                let sum = isa.sum(isa.add(isa.add(a[r][c], d[r][c]), isa.add(b[r][c], e[r][c])));
+                let sum = isa.sum(isa.add(acc[r][c][0], acc[r][c][1]));
                 let out = &mut self.out.column(column + c)[first + row + r];
                 *out = if start == 0 { 0.0 + sum } else { *out + sum };
             }
         }
         R
+    }
+}
+
+/// Adds the products of sixteen floats of `R` rows and `C` columns.
+#[inline(always)]
+fn add_sixteens<I: Isa, const R: usize, const C: usize>(
+    isa: I,
+    w: &[&[f32; 16]; R],
+    x: &[&[f32; 16]; C],
+    acc: &mut [[[I::Floats; 2]; C]; R],
+) {
+    for half in 0..2 {
+        let mut columns = [isa.splat(0.0); C];
+        for c in 0..C {
+            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[half]);
+        }
+        for r in 0..R {
+            let w = isa.floats(&w[r].as_chunks::<8>().0[half]);
+            for c in 0..C {
+                acc[r][c][half] = isa.fma(w, columns[c], acc[r][c][half]);
+            }
+        }
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct Panel<'a> {
     pub group_mins: &'a mut [[[i16; 2]; ROWS]],
     /// `[len / block][row]`
     pub scales: &'a mut [[f32; ROWS]],
-    /// `[len / block][row]`
+    /// What the minimums (of superblocks: negative) are multiplied with: `[len / block][row]`
     pub mins: &'a mut [[f32; ROWS]],
 }
 
@@ -221,7 +221,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                 }
                 isa.store(scales, &mut panel.scales[block].as_chunks_mut().0[half]);
                 if B::MINS {
-                    let mins = eight(isa, |i| row(i).min_scale());
+                    let mins = isa.mul(eight(isa, |i| row(i).min_scale()), isa.splat(-1.0));
                     isa.store(mins, &mut panel.mins[block].as_chunks_mut().0[half]);
                 }
                 let mut group_scales = [[0; 16]; 8];
@@ -270,7 +270,7 @@ fn integers(groups: Groups) -> [i16; 16] {
     }
 }
 
-/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
+/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 16.
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,

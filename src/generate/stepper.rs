@@ -6,23 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheType};
+use crate::backend::{Cache, CacheTypes};
 use crate::model::Model;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
+
+/// Tokens fed in one pass where nothing is said.
+const BATCH: usize = 512;
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct StepperOptions {
     context: Option<usize>,
-    cache: CacheType,
+    cache: CacheTypes,
     batch: usize,
 }
 
 impl Default for StepperOptions {
     fn default() -> Self {
-        StepperOptions { context: None, cache: CacheType::default(), batch: 512 }
+        StepperOptions { context: None, cache: CacheTypes::default(), batch: BATCH }
     }
 }
 
@@ -34,9 +37,9 @@ impl StepperOptions {
         self
     }
 
-    /// In which precision keys and values are kept.
-    pub fn cache(mut self, ty: CacheType) -> Self {
-        self.cache = ty;
+    /// In which form keys and values are kept: one [`CacheType`](crate::CacheType) for both, or [`CacheTypes`].
+    pub fn cache(mut self, types: impl Into<CacheTypes>) -> Self {
+        self.cache = types.into();
         self
     }
 
@@ -108,6 +111,8 @@ pub struct Stepper {
     context: usize,
     tokens: Vec<u32>,
     cache: Cache,
+    /// How many of the tokens the cache holds: all, or none after a truncation beyond what it still had.
+    cached: usize,
     /// Logits after the last token; empty before the first.
     logits: Vec<f32>,
     work: Workspace,
@@ -131,6 +136,7 @@ impl Model {
             context,
             tokens: Vec::new(),
             cache: Cache::new(options.cache, self.network().cache_layers()),
+            cached: 0,
             options,
             logits: Vec::new(),
             work: Workspace::default(),
@@ -138,9 +144,9 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes; `usize::MAX` for more than can be counted.
-    pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
-        Cache::bytes(ty, &self.network().cache_layers(), tokens)
+    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
+    pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
+        Cache::bytes(types.into(), &self.network().cache_layers(), tokens, BATCH)
     }
 }
 
@@ -176,9 +182,9 @@ impl Stepper {
         &self.logits
     }
 
-    /// Bytes that the cache takes for a sequence of `tokens` tokens.
+    /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        self.model.cache_bytes(self.options.cache, tokens)
+        Cache::bytes(self.options.cache, &self.model.network().cache_layers(), tokens, self.options.batch)
     }
 
     /// A handle that stops this stepper's work from elsewhere.
@@ -248,10 +254,14 @@ impl Stepper {
     }
 
     /// Forgets all tokens from `len` on. The logits are forgotten too, unless nothing was to be forgotten.
+    ///
+    /// Of a model with sliding windows the cache keeps only what they see, from 128 tokens back on. Where more than that
+    /// is taken back, the next feeding computes the tokens that are left anew: the results are the same, but it takes its
+    /// time. A [`fork`](Stepper::fork) made before keeps what it needs.
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
-            self.cache.truncate(len);
+            self.cached = self.cache.truncate(self.cached.min(len));
             self.logits.clear();
         }
     }
@@ -265,6 +275,7 @@ impl Stepper {
             context: self.context,
             tokens: self.tokens.clone(),
             cache: self.cache.clone(),
+            cached: self.cached,
             logits: self.logits.clone(),
             work: Workspace::default(),
             cancel: CancelHandle::default(),
@@ -284,9 +295,26 @@ impl Stepper {
     }
 
     /// One pass; the sequence grows by `batch` only if all of it succeeds.
-    fn pass(&mut self, batch: &[u32], outputs: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
-        let Stepper { model, tokens, cache, work, cancel, .. } = self;
-        let start = tokens.len();
+    fn pass(&mut self, batch: &[u32], outputs: &[usize], each: impl FnMut(usize, &[f32])) -> Result<()> {
+        while self.cached < self.tokens.len() {
+            let end = self.tokens.len().min(self.cached.saturating_add(self.options.batch));
+            let lost = self.tokens.get(self.cached..end).unwrap_or_default().to_vec();
+            self.compute(&lost, &[], |_, _| ())?;
+        }
+        self.compute(batch, outputs, each)?;
+        self.tokens.extend_from_slice(batch);
+        Ok(())
+    }
+
+    /// Computes tokens that follow those in the cache.
+    fn compute(
+        &mut self,
+        batch: &[u32],
+        outputs: &[usize],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let Stepper { model, cache, work, cancel, .. } = self;
+        let start = self.cached;
         let done = model.pass(work, |backend| {
             let mut pass = Pass {
                 backend: &mut *backend,
@@ -303,10 +331,10 @@ impl Stepper {
             }
             Ok(())
         });
-        match done {
-            Ok(()) => tokens.extend_from_slice(batch),
+        self.cached = match done {
+            Ok(()) => start + batch.len(),
             Err(_) => cache.truncate(start),
-        }
+        };
         done
     }
 }

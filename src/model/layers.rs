@@ -5,7 +5,7 @@ use super::Network;
 use super::loader::Loader;
 use super::pass::Pass;
 use super::rope::Rope;
-use crate::backend::{Act, Activation, Attention, LayerShape, Matrix, Norm, Turns};
+use crate::backend::{Act, Activation, Attention, LayerShape, Matrix, Norm, Sees, Turns};
 use crate::{Error, Result};
 
 /// A matrix and, where the model has one, a bias.
@@ -72,7 +72,7 @@ impl Heads {
             let found = format!("{count} heads of {key_dim} and {value_dim}");
             return Err(Error::MetadataType { key, expected: "heads of a sensible size", found });
         }
-        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim } })
+        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim, sees: Sees::Past } })
     }
 }
 
@@ -113,7 +113,7 @@ impl SelfAttention {
                 heads: count,
                 shape,
                 scale: scale.unwrap_or(1.0 / libm::sqrtf(shape.key_dim as f32)),
-                window: None,
+                ..Attention::default()
             },
             query: part("attn_q", 0, queries)?,
             key: part("attn_k", queries, keys)?,

@@ -49,6 +49,27 @@ pub(super) unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) ->
     }
 }
 
+/// `to` plus the products of pairs, as `_mm256_add_epi16(to, _mm256_maddubs_epi16(w, x))`: written out, because the compiler
+/// would make a tree of the sums of several such steps and spill most of them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pair_products(to: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    let mut to = to;
+    // SAFETY: two instructions of AVX2 on registers.
+    unsafe {
+        core::arch::asm!(
+            "vpmaddubsw {product}, {w}, {x}",
+            "vpaddw {to}, {to}, {product}",
+            product = out(ymm_reg) _,
+            to = inout(ymm_reg) to,
+            w = in(ymm_reg) w,
+            x = in(ymm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// Mask that keeps the magnitude of a float.
 pub(super) const MAGNITUDE: i32 = 0x7FFF_FFFF;
 
@@ -244,6 +265,14 @@ macro_rules! avx2_words {
                 let packed = _mm256_packs_epi16(low, high);
                 _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
             }
+            fn code_floats(from: &[i8; 8]) -> __m256 {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast())))
+            }
+            fn max_lane(a: __m256) -> f32 {
+                let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
         }
 
         #[inline(always)]
@@ -285,10 +314,7 @@ impl Isa for Avx2 {
         fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
         fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
-            [
-                _mm256_add_epi16(to[0], _mm256_maddubs_epi16(w[0], x)),
-                _mm256_add_epi16(to[1], _mm256_maddubs_epi16(w[1], x)),
-            ]
+            [add_pair_products(to[0], w[0], x), add_pair_products(to[1], w[1], x)]
         }
         fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
             let one = _mm256_set1_epi16(1);

@@ -1,11 +1,11 @@
 //! The operations on the processor's cores: the loops of `gristmill_kernels`, spread over threads.
 
+mod attend;
 pub(crate) mod threads;
 
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::attention::{self, BLOCK, Head, Queries};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
@@ -15,8 +15,6 @@ use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turn
 use crate::{Error, Result};
 use threads::Team;
 
-/// Tokens whose attention over one head is one task.
-const ATTENTION_TOKENS: usize = 16;
 /// Values below which a step is not worth sharing.
 const WORTH_SHARING: usize = 16 * 1024;
 
@@ -113,6 +111,15 @@ impl<'a> Cpu<'a> {
         }
     }
 
+    /// Adds the bias, where there is one, to each row of `x`.
+    pub(super) fn add_bias(&mut self, x: Act, bias: Option<&[f32]>) -> Result<()> {
+        let Some(bias) = bias else { return Ok(()) };
+        self.for_each_row(x, |_, row| {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            Ok(())
+        })
+    }
+
     /// Makes sure that each thread has scratch memory of `len` floats.
     fn make_scratch(&mut self, len: usize) -> Result<()> {
         for scratch in &mut self.work.scratch {
@@ -179,12 +186,10 @@ fn grow<T: Default + Clone>(data: &mut Vec<T>, len: usize, what: &'static str) -
     Ok(())
 }
 
-/// Adds the bias, where there is one, to each row of `data`.
-pub(super) fn add_bias(data: &mut [f32], bias: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        for row in data.chunks_exact_mut(bias.len().max(1)) {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+fn norm_row(level: Level, norm: &Norm, row: &mut [f32]) -> Result<(), Mismatch> {
+    match norm {
+        Norm::Rms { weight, eps } => norm::rms_norm(level, row, weight, *eps),
+        Norm::Layer { weight, bias, eps } => norm::layer_norm(level, row, weight, bias, *eps),
     }
 }
 
@@ -194,15 +199,23 @@ fn internal(what: &'static str) -> Error {
 
 impl Backend for Cpu<'_> {
     fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
-        let (act, mut data) = self.make(rows.len(), table.len)?;
-        let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0).max(1);
-        for (data, &row) in data.chunks_exact_mut(table.len.max(1)).zip(rows) {
-            let bytes = table.bytes().chunks_exact(row_bytes).nth(row);
-            let bytes = bytes.ok_or_else(|| internal("a row beyond the end of a table"))?;
-            dequantize_row(table.ty, bytes, data)
-                .map_err(|_| internal("a table of a type that cannot be computed"))?;
-        }
+        let (act, data) = self.make(rows.len(), table.len)?;
         self.put(act, data);
+        let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0).max(1);
+        let count = table.bytes().len() / row_bytes;
+        if rows.iter().any(|&row| row >= count) {
+            return Err(internal("a row beyond the end of a table"));
+        }
+        self.for_each_row(act, |number, data| {
+            let row = rows.get(number).copied().unwrap_or(0);
+            let bytes = table.bytes().get(row * row_bytes..(row + 1) * row_bytes).unwrap_or_default();
+            let (expected, found) = (row_bytes, bytes.len());
+            dequantize_row(table.ty, bytes, data).map_err(|_| Mismatch {
+                what: "bytes of a row that can be computed",
+                expected,
+                found,
+            })
+        })?;
         Ok(act)
     }
 
@@ -244,28 +257,30 @@ impl Backend for Cpu<'_> {
         if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(mismatch.into());
         }
-        add_bias(&mut data, bias);
         self.put(act, data);
+        self.add_bias(act, bias)?;
         Ok(act)
     }
 
     fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
-        let (act, mut data) = self.make(x.rows, x.width)?;
+        let (act, data) = self.make(x.rows, x.width)?;
         if data.len() != self.read(x).len() {
             return Err(internal("a norm of activations that are not there"));
         }
-        data.copy_from_slice(self.read(x));
         self.put(act, data);
-        self.norm_in_place(norm, act)?;
-        Ok(act)
+        let from = self.take(x);
+        let (level, width) = (self.level, x.width);
+        let done = self.for_each_row(act, |row, data| {
+            data.copy_from_slice(from.get(row * width..(row + 1) * width).unwrap_or_default());
+            norm_row(level, norm, data)
+        });
+        self.put(x, from);
+        done.map(|()| act)
     }
 
     fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()> {
         let level = self.level;
-        self.for_each_row(x, |_, row| match norm {
-            Norm::Rms { weight, eps } => norm::rms_norm(level, row, weight, *eps),
-            Norm::Layer { weight, bias, eps } => norm::layer_norm(level, row, weight, bias, *eps),
-        })
+        self.for_each_row(x, |_, row| norm_row(level, norm, row))
     }
 
     fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
@@ -286,59 +301,7 @@ impl Backend for Cpu<'_> {
         keys: Act,
         values: Act,
     ) -> Result<Act> {
-        let shape = spec.shape;
-        let rows = self
-            .read(keys)
-            .chunks_exact(keys.width.max(1))
-            .zip(self.read(values).chunks_exact(values.width.max(1)));
-        for (position, (keys, values)) in (start..).zip(rows) {
-            cache.put(layer, position, keys, values)?;
-        }
-
-        let group = spec.heads / shape.heads.max(1);
-        let head = Head { key_dim: shape.key_dim, value_dim: shape.value_dim, scale: spec.scale };
-        self.make_scratch(head.scratch_len(queries.rows.min(ATTENTION_TOKENS) * group))?;
-        let (act, mut data) = self.make(queries.rows, spec.heads * shape.value_dim)?;
-        let output = Output::new(&mut data, act.width)?;
-        let from = |position: usize| spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let first = from(start) / BLOCK;
-        let queries_of: Vec<&[f32]> = self.read(queries).chunks_exact(queries.width.max(1)).collect();
-        let chunks = queries.rows.div_ceil(ATTENTION_TOKENS);
-        let cache = &*cache;
-        let failed = Mutex::new(None);
-        let job = |task: usize, thread: usize| {
-            // The last tokens see most: they come first, so that no long task is left for the end.
-            let (chunk, kv_head) = (chunks - 1 - task / shape.heads, task % shape.heads);
-            let tokens = chunk * ATTENTION_TOKENS..((chunk + 1) * ATTENTION_TOKENS).min(queries.rows);
-            let width = group * shape.key_dim;
-            let slices = queries_of.get(tokens.clone()).unwrap_or_default().iter();
-            let slices: Vec<&[f32]> = slices
-                .map(|row| row.get(kv_head * width..(kv_head + 1) * width).unwrap_or_default())
-                .collect();
-            let visible: Vec<_> =
-                tokens.clone().map(|token| from(start + token)..start + token + 1).collect();
-            let first = visible.first().map_or(first, |visible| visible.start / BLOCK);
-            let blocks = cache.blocks(layer, kv_head, first);
-            let seen = visible.last().map_or(0, |visible| visible.end.div_ceil(BLOCK).saturating_sub(first));
-            let blocks = blocks.get(..seen).unwrap_or(&blocks);
-            let width = group * shape.value_dim;
-            // SAFETY: tasks have rows and columns of their own, and each task runs once.
-            let mut out = unsafe { output.tile(kv_head * width..(kv_head + 1) * width, tokens) };
-            let Some(scratch) = self.work.scratch.get(thread) else { return };
-            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            let queries = Queries { tokens: &slices, visible: &visible, group };
-            if let Err(mismatch) =
-                attention::attend(self.level, head, first, blocks, &queries, &mut scratch, &mut out)
-            {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        };
-        self.team.run(chunks * shape.heads, &job);
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
-        self.put(act, data);
-        Ok(act)
+        attend::attend(self, spec, cache, layer, start, [queries, keys, values])
     }
 
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
@@ -361,14 +324,23 @@ impl Backend for Cpu<'_> {
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {
-        let mut data = self.take(x);
-        let y = self.read(y);
-        if data.len() != y.len() {
+        if self.read(x).len() != self.read(y).len() {
             return Err(internal("a sum of matrices of different sizes"));
         }
-        data.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-        self.put(x, data);
-        Ok(())
+        if x.slot == y.slot {
+            return self.for_each_row(x, |_, data| {
+                data.iter_mut().for_each(|x| *x += *x);
+                Ok(())
+            });
+        }
+        let (more, width) = (self.take(y), x.width);
+        let done = self.for_each_row(x, |row, data| {
+            let more = more.get(row * width..(row + 1) * width).unwrap_or_default();
+            data.iter_mut().zip(more).for_each(|(x, y)| *x += y);
+            Ok(())
+        });
+        self.put(y, more);
+        done
     }
 
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
