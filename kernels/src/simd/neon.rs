@@ -352,6 +352,12 @@ macro_rules! neon_words {
                 ]
             }
 
+            fn code_floats(from: &[i8; 8]) -> Floats {
+                let wide = vmovl_s8(vld1_s8(from.as_ptr()));
+                [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))]
+            }
+            fn max_lane(a: Floats) -> f32 { vmaxvq_f32(vmaxq_f32(a[0], a[1])) }
+
             fn row_codes(from: &[[u8; 4]; 16]) -> [uint8x16_t; 4] {
                 let from = from.as_flattened().as_chunks::<32>().0;
                 let ([a, b], [c, d]) = (load(&from[0]), load(&from[1]));
