@@ -293,18 +293,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         x: &[Four<'_>; F],
         chunk: usize,
     ) -> Tile<I::RowSums, F> {
-        let mut sums = [[isa.no_sums(); INTERLEAVED]; F];
         let w = &self.panel.codes.as_chunks::<STEPS>().0[chunk];
         let x: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<STEPS>().0[chunk]);
-        for step in 0..STEPS {
-            let w = isa.row_codes(&w[step]);
-            for f in 0..F {
-                for c in 0..INTERLEAVED {
-                    sums[f][c] = isa.add_products(sums[f][c], w, x[f][step][c]);
-                }
-            }
-        }
-        sums
+        isa.products::<STEPS, F>(w, &x)
     }
 
     /// Adds the products of wide codes, those of part `part` of the span.

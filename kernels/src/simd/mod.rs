@@ -2,7 +2,7 @@
 //!
 //! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words of decode are 32
 //! codes wide (each coded ggml block is a multiple of 32): AVX2 holds that in one register, NEON in two, the scalar
-//! level in an array. Those of prefill are sixteen rows wide ([`crate::tile`]). Integer words are exact, and float words
+//! level in an array. Those of prefill are sixteen rows wide (`tile.rs`). Integer words are exact, and float words
 //! round once, as IEEE 754 says, so **every level gives the same bits**; [`scalar`] is the specification.
 //!
 //! Loops over the vocabulary are functions of their own, `#[inline(always)]`, and `for` loops: a closure (in `map`,
@@ -19,6 +19,12 @@ pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx_vnni;
 pub(crate) mod level;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod scalar;
 
 pub use level::Level;
@@ -257,6 +263,26 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
         self.store_bytes(a, bytemuck::cast_mut(to));
+    }
+
+    /// The products of `STEPS` times four codes of each row with those of `F` times four columns, added up: the
+    /// microkernel of `gemm.rs`.
+    #[inline(always)]
+    fn products<const STEPS: usize, const F: usize>(
+        self,
+        w: &[[[u8; 4]; 16]; STEPS],
+        x: &[&[[[i8; 4]; 4]; STEPS]; F],
+    ) -> [[Self::RowSums; 4]; F] {
+        let mut sums = [[self.no_sums(); 4]; F];
+        for step in 0..STEPS {
+            let w = self.row_codes(&w[step]);
+            for f in 0..F {
+                for c in 0..4 {
+                    sums[f][c] = self.add_products(sums[f][c], w, x[f][step][c]);
+                }
+            }
+        }
+        sums
     }
 
     /// `e` to the power of `a`, within 2 units in the last place; 0 below -87.3, infinite above 88.7, NaN of NaN.
