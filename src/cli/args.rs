@@ -16,7 +16,7 @@ use super::output::note;
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Threads that work at a time [default: as many as the process may use]
+    /// Threads that work at a time [default: fast physical cores that may be used]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Instruction set; results do not depend on it [default: auto, the fastest here]

@@ -20,7 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 use gristmill_kernels::simd::Level;
 
-use crate::backend::cpu::threads::{self, Threads};
+use crate::backend::cpu::cores;
+use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape};
 use crate::gguf::Metadata;
@@ -77,8 +78,9 @@ impl ModelOptions {
         self
     }
 
-    /// How many threads work at a time; by default as many as the process may use. More than twice as many as that
-    /// would only wait for each other: [`Model::thread_count`] tells how many there are. Results do not depend on it.
+    /// How many threads work at a time; by default one for each physical core of the fast kind that the process may
+    /// use. More than two for each processor would only wait for each other: [`Model::thread_count`] tells how many
+    /// there are. Results do not depend on it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -139,7 +141,7 @@ impl ModelOptions {
                 }
             })?;
         let network = (architecture.load)(&Loader::new(&file, architecture.name))?;
-        let threads = Threads::new(self.threads.unwrap_or_else(threads::default_count))?;
+        let threads = Threads::new(self.threads.unwrap_or_else(cores::default_count))?;
         let engine = Engine::new(self.backend, threads.count())?;
         tracing::debug!(
             architecture = name,

@@ -1,6 +1,7 @@
 //! The operations on the processor's cores: the loops of `gristmill_kernels`, spread over threads.
 
 mod attend;
+pub(crate) mod cores;
 pub(crate) mod threads;
 
 use std::sync::{Mutex, PoisonError};

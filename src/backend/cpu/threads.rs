@@ -8,11 +8,25 @@
 //!
 //! This is the only file that knows rayon.
 
+#[cfg(test)]
+mod explore;
+
+#[cfg(not(test))]
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering::SeqCst;
+#[cfg(not(test))]
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{self, Arc, PoisonError};
+#[cfg(not(test))]
+use std::sync::{Condvar, Mutex};
+#[cfg(not(test))]
+use std::thread::yield_now;
 
+#[cfg(test)]
+use explore::{AtomicBool, AtomicUsize, Condvar, Mutex, UnsafeCell, yield_now};
+
+use super::cores;
 use crate::{Error, Result};
 
 /// Pauses before a waiting helper parks: some 20 to 50 microseconds.
@@ -39,9 +53,9 @@ impl Threads {
     /// # Errors
     /// [`Error::Threads`] where the operating system gives no more threads.
     pub fn new(count: usize) -> Result<Self> {
-        let cores = default_count();
-        let count = count.clamp(1, OVERSUBSCRIBED * cores);
-        let spins = if count > cores { 0 } else { SPINS };
+        let available = cores::available();
+        let count = count.clamp(1, OVERSUBSCRIBED * available);
+        let spins = if count > available { 0 } else { SPINS };
         let busy = Arc::default();
         if count == 1 {
             return Ok(Threads { pool: None, count, busy, spins });
@@ -89,11 +103,6 @@ impl Drop for Place {
     }
 }
 
-/// The number of threads that suits this machine: what the process may use, as affinity and cgroup quota say.
-pub(crate) fn default_count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// The threads of one forward pass.
 pub(crate) struct Team<'a> {
     shared: &'a Shared,
@@ -120,7 +129,7 @@ impl Team<'_> {
 
     /// Calls `job(chunk, part)` for each part of `data` of `len` values.
     pub fn for_each_chunk(&self, data: &mut [f32], len: usize, job: impl Fn(usize, &mut [f32]) + Sync) {
-        let chunks: Vec<Mutex<&mut [f32]>> = data.chunks_mut(len.max(1)).map(Mutex::new).collect();
+        let chunks: Vec<sync::Mutex<&mut [f32]>> = data.chunks_mut(len.max(1)).map(sync::Mutex::new).collect();
         self.run(chunks.len(), &|task, _| {
             if let Some(chunk) = chunks.get(task) {
                 job(task, &mut chunk.lock().unwrap_or_else(PoisonError::into_inner));
@@ -204,7 +213,7 @@ impl Shared {
         let mut spins = 0;
         while helpers.load(SeqCst) != 0 {
             spins += 1;
-            if spins < self.spins { spin_loop() } else { std::thread::yield_now() }
+            if spins < self.spins { spin_loop() } else { yield_now() }
         }
     }
 
@@ -302,7 +311,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
 
     use super::*;
 
@@ -393,7 +402,7 @@ mod tests {
     #[test]
     fn there_are_never_many_more_threads_than_the_machine_runs() {
         assert_eq!(Threads::new(0).unwrap().count(), 1);
-        assert_eq!(Threads::new(1_000_000).unwrap().count(), 2 * default_count());
+        assert_eq!(Threads::new(1_000_000).unwrap().count(), 2 * cores::available());
     }
 
     #[test]
@@ -404,5 +413,58 @@ mod tests {
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(pass)).is_err());
         }
         threads.enter(|team| team.run(10, &|_, _| ()));
+    }
+
+    /// A pass of `steps` with so many tasks each by a leader and `helpers`, which begin whenever it comes to it, in
+    /// every order. Each task must run once, while its step lasts; afterwards the helpers' places must be free. Where
+    /// `panics`, the first step's last task does, and the leader must hear of it.
+    fn explore_pass(interruptions: usize, helpers: usize, steps: &'static [usize], panics: bool) -> usize {
+        let explored = explore::explore(interruptions, || {
+            let shared = Arc::new(Shared::new(1));
+            let busy = Arc::new(super::AtomicUsize::new(helpers));
+            let help = |thread: usize| -> Box<dyn FnOnce() + Send> {
+                let (shared, place) = (Arc::clone(&shared), Place(Arc::clone(&busy)));
+                Box::new(move || shared.help(thread, place))
+            };
+            let mut threads: Vec<_> = (1..=helpers).map(help).collect();
+            let counters = |&tasks: &usize| (0..tasks).map(|_| super::AtomicUsize::new(0)).collect();
+            let ran: Vec<Vec<super::AtomicUsize>> = steps.iter().map(counters).collect();
+            let lead = move || {
+                let _dismiss = Dismiss(&shared);
+                let now = AtomicUsize::new(0);
+                for (step, ran) in ran.iter().enumerate() {
+                    now.store(step, SeqCst);
+                    shared.lead(ran.len(), &|task, thread| {
+                        assert!(thread <= helpers);
+                        ran[task].fetch_add(1, SeqCst);
+                        assert_eq!(now.load(SeqCst), step);
+                        if panics && step == 0 && task + 1 == ran.len() {
+                            std::panic::resume_unwind(Box::new("a task"));
+                        }
+                    });
+                    assert!(ran.iter().all(|ran| ran.peek() == 1));
+                }
+            };
+            threads.insert(
+                0,
+                Box::new(move || {
+                    let led = std::panic::catch_unwind(std::panic::AssertUnwindSafe(lead));
+                    assert_eq!(led.is_err(), panics);
+                }),
+            );
+            threads
+        });
+        explored.unwrap()
+    }
+
+    #[test]
+    fn temp() {
+        for (h, steps, p) in [(1, &[2usize, 1][..], false), (1, &[2, 1], true), (2, &[1], false), (2, &[2, 1], false)] {
+            for bound in [1, 2, 3, 4, 5, 99] {
+                if h == 2 && bound > 3 { continue }
+                let start = std::time::Instant::now();
+                eprintln!("{h} {steps:?} {p} {bound}: {} runs, {:?}", explore_pass(bound, h, steps, p), start.elapsed());
+            }
+        }
     }
 }

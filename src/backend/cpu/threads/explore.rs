@@ -1,0 +1,471 @@
+//! An explorer of interleavings: what stands in for `std::sync` when `threads.rs` is tested.
+//!
+//! [`explore`] runs the protocol's own code on threads of which one runs at a time, and decides before each access to
+//! what they share who goes on. It takes every decision that there is: after a run it goes back to the last decision
+//! with an alternative and runs anew. The state of a run is what the shared variables hold and what each thread has
+//! read so far, for that determines the rest; a state that was met before is not explored again, which is what
+//! makes it end. Every access must be sequentially consistent (asserted), so no other order exists on any processor.
+//!
+//! A run fails if a task panics, if all threads wait (for a lock, to be woken, or in a loop for a variable to change),
+//! or if the leader can write a cell while another thread reads it. Outside of [`explore`] the types are std's.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::{self, SeqCst};
+use std::sync::{self, Arc, LockResult, MutexGuard, PoisonError, atomic};
+
+/// The thread that sets up a run and takes no part in it.
+const CONTROLLER: usize = usize::MAX;
+
+thread_local! {
+    /// The run that this thread belongs to, and its number there.
+    static PART: RefCell<Option<(Arc<Run>, usize)>> = const { RefCell::new(None) };
+}
+
+/// The run of this thread, if it takes part in one.
+fn part() -> Option<(Arc<Run>, usize)> {
+    PART.with_borrow(|part| part.clone()).filter(|&(_, me)| me != CONTROLLER)
+}
+
+/// What a thread needs to go on.
+#[derive(Clone, Copy, PartialEq, Hash, Debug)]
+enum Needs {
+    Nothing,
+    Change,
+    Lock(usize),
+    /// Somebody's notice, then the lock.
+    Notice(usize),
+    Ended,
+}
+
+/// A thread that is about to do something.
+#[derive(Clone, Hash)]
+struct Thread {
+    needs: Needs,
+    /// About to use a cell.
+    cell: bool,
+    /// Found in a loop that a variable has not the value it waits for.
+    waiting: bool,
+    /// A hash of all that it has done and read.
+    history: u64,
+    /// The same before the last access.
+    before: u64,
+}
+
+/// A decision: who could go on, and which of them does.
+struct Choice {
+    options: Vec<usize>,
+    taken: usize,
+}
+
+#[derive(Default)]
+struct State {
+    threads: Vec<Thread>,
+    running: Option<usize>,
+    over: Option<Result<(), String>>,
+    memory: Vec<usize>,
+    locks: Vec<bool>,
+    path: Vec<Choice>,
+    depth: usize,
+    /// Whether this run has come to a state that was met before.
+    known: bool,
+    visited: HashSet<u64>,
+    /// How often a thread may still be held up that could have gone on.
+    interruptions: usize,
+}
+
+impl State {
+    /// Decides who goes on, now that all threads stand before their next access; `last` did the one before.
+    fn decide(&mut self, last: usize) {
+        if self.over.is_some() {
+            return;
+        }
+        let using = |thread: &Thread| thread.cell;
+        if self.threads.first().is_some_and(using) && self.threads.iter().skip(1).any(using) {
+            return self.fail("a cell is used by the leader and by another thread at once");
+        }
+        let ready = |thread: &Thread| match thread.needs {
+            Needs::Nothing => true,
+            Needs::Lock(lock) => !self.locks[lock],
+            Needs::Change | Needs::Notice(_) | Needs::Ended => false,
+        };
+        let mut options: Vec<usize> = (0..self.threads.len()).filter(|&i| ready(&self.threads[i])).collect();
+        // Whoever ran goes on: so runs have few changes of threads, which take time.
+        options.sort_by_key(|&thread| thread != last);
+        let could_go_on = options.first() == Some(&last);
+        if could_go_on && self.interruptions == 0 {
+            options.truncate(1);
+        }
+        let chosen = match options.len() {
+            0 if self.threads.iter().all(|thread| thread.needs == Needs::Ended) => {
+                self.over = Some(Ok(()));
+                return;
+            }
+            0 => return self.fail("all threads wait"),
+            1 => options[0],
+            _ if self.known => options[0],
+            _ if self.depth < self.path.len() => {
+                let choice = &self.path[self.depth];
+                assert_eq!(choice.options, options, "runs differ that took the same decisions");
+                self.depth += 1;
+                choice.options[choice.taken]
+            }
+            _ => {
+                self.known = !self.visited.insert(hash(&(
+                    &self.threads,
+                    &self.memory,
+                    &self.locks,
+                    (last, self.interruptions),
+                )));
+                let first = options[0];
+                if !self.known {
+                    self.path.push(Choice { options, taken: 0 });
+                    self.depth += 1;
+                }
+                first
+            }
+        };
+        self.interruptions -= usize::from(could_go_on && chosen != last);
+        let thread = &mut self.threads[chosen];
+        if let Needs::Lock(lock) = thread.needs {
+            self.locks[lock] = true;
+        }
+        thread.needs = Needs::Nothing;
+        self.running = Some(chosen);
+    }
+
+    fn fail(&mut self, why: &str) {
+        let threads: Vec<Needs> = self.threads.iter().map(|thread| thread.needs).collect();
+        self.over = Some(Err(format!("{why}; threads need {threads:?}, variables are {:?}", self.memory)));
+        self.running = None;
+    }
+}
+
+struct Run {
+    state: sync::Mutex<State>,
+    changed: sync::Condvar,
+}
+
+impl Run {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The point before each access: returns when it is the turn of thread `me`.
+    fn point(&self, me: usize, needs: Needs, cell: bool) {
+        let mut state = self.state();
+        let thread = &mut state.threads[me];
+        thread.needs = if std::mem::take(&mut thread.waiting) { Needs::Change } else { needs };
+        thread.cell = cell;
+        state.decide(me);
+        self.until_turn(me, state);
+    }
+
+    fn until_turn(&self, me: usize, mut state: MutexGuard<'_, State>) {
+        if state.running != Some(me) {
+            self.changed.notify_all();
+        }
+        // After a failure this never returns: the thread is left behind.
+        while state.running != Some(me) {
+            state = self.changed.wait(state).unwrap();
+        }
+        let thread = &mut state.threads[me];
+        thread.cell = false;
+        thread.before = thread.history;
+        thread.history = hash(&thread.history);
+    }
+
+    /// Notes what thread `me` read and wrote.
+    fn accessed(&self, me: usize, variable: usize, old: usize, new: usize) {
+        let mut state = self.state();
+        state.threads[me].history = hash(&(state.threads[me].history, old));
+        if old != new {
+            state.memory[variable] = new;
+            for thread in state.threads.iter_mut().filter(|thread| thread.needs == Needs::Change) {
+                thread.needs = Needs::Nothing;
+            }
+        }
+    }
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Runs the threads that `setup` returns, of which the first is the leader, in every order that makes a difference and
+/// holds up at most `interruptions` times a thread that could have gone on. Returns the number of runs, or how the
+/// first that failed did.
+pub(super) fn explore(
+    interruptions: usize,
+    setup: impl Fn() -> Vec<Box<dyn FnOnce() + Send>>,
+) -> Result<usize, String> {
+    let mut state = State { interruptions, ..State::default() };
+    for runs in 1.. {
+        let run = Arc::new(Run { state: sync::Mutex::new(state), changed: sync::Condvar::new() });
+        PART.set(Some((Arc::clone(&run), CONTROLLER)));
+        let bodies = setup();
+        PART.set(None);
+        let thread = Thread { needs: Needs::Nothing, cell: false, waiting: false, history: 0, before: 0 };
+        run.state().threads = vec![thread; bodies.len()];
+        let start = |(me, body): (usize, Box<dyn FnOnce() + Send>)| {
+            let run = Arc::clone(&run);
+            std::thread::spawn(move || {
+                PART.set(Some((Arc::clone(&run), me)));
+                run.until_turn(me, run.state());
+                let ended = catch_unwind(AssertUnwindSafe(body));
+                PART.set(None);
+                let mut state = run.state();
+                state.threads[me].needs = Needs::Ended;
+                if ended.is_err() {
+                    state.fail("a thread panicked");
+                }
+                state.decide(me);
+                drop(state);
+                run.changed.notify_all();
+            })
+        };
+        let threads: Vec<_> = bodies.into_iter().enumerate().map(start).collect();
+        run.state().decide(0);
+        run.changed.notify_all();
+        let over = |state: &mut State| state.over.is_none();
+        let mut ended = run.changed.wait_while(run.state(), over).unwrap();
+        ended.over.take().unwrap_or(Ok(())).map_err(|why| format!("run {runs}: {why}"))?;
+        state = State {
+            path: std::mem::take(&mut ended.path),
+            visited: std::mem::take(&mut ended.visited),
+            interruptions,
+            ..State::default()
+        };
+        drop(ended);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        while state.path.pop_if(|choice| choice.taken + 1 == choice.options.len()).is_some() {}
+        match state.path.last_mut() {
+            Some(choice) => choice.taken += 1,
+            None => return Ok(runs),
+        }
+    }
+    Ok(0)
+}
+
+#[derive(Default)]
+pub(super) struct AtomicUsize {
+    value: atomic::AtomicUsize,
+    variable: usize,
+}
+
+impl AtomicUsize {
+    pub fn new(value: usize) -> Self {
+        let variable = PART.with_borrow(|part| {
+            part.as_ref().map_or(0, |(run, _)| {
+                let memory = &mut run.state().memory;
+                memory.push(value);
+                memory.len() - 1
+            })
+        });
+        AtomicUsize { value: atomic::AtomicUsize::new(value), variable }
+    }
+
+    /// The value, though it is nobody's turn.
+    pub fn peek(&self) -> usize {
+        self.value.load(SeqCst)
+    }
+
+    pub fn load(&self, order: Ordering) -> usize {
+        self.fetch_update(order, order, |_| None).unwrap_or_else(|value| value)
+    }
+
+    pub fn store(&self, value: usize, order: Ordering) {
+        let _ = self.fetch_update(order, order, |_| Some(value));
+    }
+
+    pub fn fetch_add(&self, by: usize, order: Ordering) -> usize {
+        self.fetch_update(order, order, |value| Some(value.wrapping_add(by))).unwrap_or_else(|value| value)
+    }
+
+    pub fn fetch_sub(&self, by: usize, order: Ordering) -> usize {
+        self.fetch_add(by.wrapping_neg(), order)
+    }
+
+    pub fn fetch_update(
+        &self,
+        set: Ordering,
+        get: Ordering,
+        mut change: impl FnMut(usize) -> Option<usize>,
+    ) -> Result<usize, usize> {
+        assert_eq!((set, get), (SeqCst, SeqCst), "what the explorer assumes");
+        let Some((run, me)) = part() else { return self.value.fetch_update(set, get, change) };
+        run.point(me, Needs::Nothing, false);
+        let old = self.value.load(SeqCst);
+        let new = change(old);
+        run.accessed(me, self.variable, old, new.unwrap_or(old));
+        let Some(new) = new else { return Err(old) };
+        self.value.store(new, SeqCst);
+        Ok(old)
+    }
+}
+
+pub(super) struct AtomicBool(AtomicUsize);
+
+impl AtomicBool {
+    pub fn new(value: bool) -> Self {
+        AtomicBool(AtomicUsize::new(value.into()))
+    }
+
+    pub fn load(&self, order: Ordering) -> bool {
+        self.0.load(order) != 0
+    }
+
+    pub fn store(&self, value: bool, order: Ordering) {
+        self.0.store(value.into(), order);
+    }
+}
+
+pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+impl<T> UnsafeCell<T> {
+    pub fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    pub fn get(&self) -> *mut T {
+        if let Some((run, me)) = part() {
+            run.point(me, Needs::Nothing, true);
+        }
+        self.0.get()
+    }
+}
+
+pub(super) struct Mutex<T> {
+    inner: sync::Mutex<T>,
+    lock: usize,
+}
+
+pub(super) struct Guard<'a> {
+    mutex: &'a Mutex<()>,
+    /// Std's, outside of runs.
+    inner: Option<MutexGuard<'a, ()>>,
+}
+
+impl Mutex<()> {
+    pub fn new(value: ()) -> Self {
+        let lock = PART.with_borrow(|part| {
+            part.as_ref().map_or(0, |(run, _)| {
+                let locks = &mut run.state().locks;
+                locks.push(false);
+                locks.len() - 1
+            })
+        });
+        Mutex { inner: sync::Mutex::new(value), lock }
+    }
+
+    pub fn lock(&self) -> LockResult<Guard<'_>> {
+        let inner = match part() {
+            Some((run, me)) => {
+                run.point(me, Needs::Lock(self.lock), false);
+                None
+            }
+            None => Some(self.inner.lock().unwrap()),
+        };
+        Ok(Guard { mutex: self, inner })
+    }
+}
+
+impl Drop for Guard<'_> {
+    // No point of its own: nobody can tell this from doing it with the access before.
+    fn drop(&mut self) {
+        if let (None, Some((run, _))) = (&self.inner, part()) {
+            run.state().locks[self.mutex.lock] = false;
+        }
+    }
+}
+
+pub(super) struct Condvar(sync::Condvar);
+
+impl Condvar {
+    pub fn new() -> Self {
+        Condvar(sync::Condvar::new())
+    }
+
+    pub fn wait<'a>(&self, mut guard: Guard<'a>) -> LockResult<Guard<'a>> {
+        match (part(), guard.inner.take()) {
+            (Some((run, me)), _) => {
+                run.point(me, Needs::Nothing, false);
+                run.state().locks[guard.mutex.lock] = false;
+                run.point(me, Needs::Notice(guard.mutex.lock), false);
+            }
+            (None, inner) => guard.inner = inner.map(|inner| self.0.wait(inner).unwrap()),
+        }
+        Ok(guard)
+    }
+
+    pub fn notify_all(&self) {
+        let Some((run, me)) = part() else { return self.0.notify_all() };
+        run.point(me, Needs::Nothing, false);
+        for thread in &mut run.state().threads {
+            if let Needs::Notice(lock) = thread.needs {
+                thread.needs = Needs::Lock(lock);
+            }
+        }
+    }
+}
+
+/// Waits for a variable to change: what is done in a loop until it does leaves no trace.
+pub(super) fn yield_now() {
+    let Some((run, me)) = part() else { return std::thread::yield_now() };
+    let thread = &mut run.state().threads[me];
+    thread.waiting = true;
+    thread.history = thread.before;
+}
+
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wakeup_that_can_be_lost_is_found() {
+        let pair = |locked: bool| {
+            explore(9, || {
+                let shared = Arc::new((AtomicBool::new(false), Mutex::new(()), Condvar::new()));
+                let same = Arc::clone(&shared);
+                let wake = move || {
+                    shared.0.store(true, SeqCst);
+                    let _guard = locked.then(|| shared.1.lock().unwrap());
+                    shared.2.notify_all();
+                };
+                let sleep = move || {
+                    let mut guard = same.1.lock().unwrap();
+                    while !same.0.load(SeqCst) {
+                        guard = same.2.wait(guard).unwrap();
+                    }
+                };
+                vec![Box::new(wake), Box::new(sleep)]
+            })
+        };
+        assert!(pair(true).unwrap() > 2);
+        assert!(pair(false).unwrap_err().contains("all threads wait"));
+    }
+
+    #[test]
+    fn a_cell_that_can_be_used_by_two_is_found() {
+        let found = explore(9, || {
+            let shared = Arc::new(AtomicBool::new(false));
+            let same = Arc::clone(&shared);
+            let write = move || {
+                shared.store(true, SeqCst);
+                UnsafeCell::new(()).get();
+            };
+            let read = move || {
+                if same.load(SeqCst) {
+                    UnsafeCell::new(()).get();
+                }
+            };
+            vec![Box::new(write), Box::new(read)]
+        });
+        assert!(found.unwrap_err().contains("a cell is used"));
+    }
+}
