@@ -33,7 +33,8 @@ fn count(available: usize, read: impl Fn(&str) -> Option<String>) -> usize {
 fn physical_cores(read: &impl Fn(&str) -> Option<String>) -> Option<usize> {
     let status = read("/proc/thread-self/status")?;
     let allowed = list(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)?;
-    let cores: Option<BTreeSet<String>> = fast(allowed, read).into_iter().map(|cpu| core(cpu, read)).collect();
+    let cores: Option<BTreeSet<String>> =
+        fast(allowed, read).into_iter().map(|cpu| core(cpu, read)).collect();
     cores.map(|cores| cores.len()).filter(|&cores| cores != 0)
 }
 
@@ -94,7 +95,8 @@ mod tests {
     impl Machine {
         /// A machine whose processors `allowed` may be used.
         fn new(allowed: &str) -> Self {
-            let status = format!("Name:\tgrist\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\nMems_allowed:\t1\n");
+            let status =
+                format!("Name:\tgrist\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\nMems_allowed:\t1\n");
             Machine::default().file("/proc/thread-self/status", &status)
         }
 
@@ -110,10 +112,10 @@ mod tests {
         /// Cores with these threads.
         fn cores(self, cores: &[&[usize]]) -> Self {
             let names = |core: &[usize]| core.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-            cores.iter().flat_map(|core| core.iter().map(move |&cpu| (cpu, names(core)))).fold(
-                self,
-                |machine, (cpu, names)| machine.cpu_file(cpu, "topology/core_cpus_list", &names),
-            )
+            cores
+                .iter()
+                .flat_map(|core| core.iter().map(move |&cpu| (cpu, names(core))))
+                .fold(self, |machine, (cpu, names)| machine.cpu_file(cpu, "topology/core_cpus_list", &names))
         }
 
         fn count(&self, available: usize) -> usize {
@@ -127,9 +129,11 @@ mod tests {
     fn two_threads_of_a_core_count_once() {
         assert_eq!(Machine::new("0-7").cores(&PAIRS).count(8), 4);
         let old = (0..8).fold(Machine::new("0-7"), |machine, cpu| {
-            machine
-                .cpu_file(cpu, "topology/physical_package_id", &(cpu / 4).to_string())
-                .cpu_file(cpu, "topology/core_id", &(cpu % 2).to_string())
+            machine.cpu_file(cpu, "topology/physical_package_id", &(cpu / 4).to_string()).cpu_file(
+                cpu,
+                "topology/core_id",
+                &(cpu % 2).to_string(),
+            )
         });
         assert_eq!(old.count(8), 4, "two packages of two cores");
     }
@@ -150,7 +154,8 @@ mod tests {
     fn performance_cores_of_a_hybrid_count() {
         // Two fast cores of two threads each, four slow ones.
         let cores: [&[usize]; 6] = [&[0, 1], &[2, 3], &[4], &[5], &[6], &[7]];
-        let hybrid = |allowed| Machine::new(allowed).cores(&cores).file("/sys/devices/cpu_core/cpus", "0-3\n");
+        let hybrid =
+            |allowed| Machine::new(allowed).cores(&cores).file("/sys/devices/cpu_core/cpus", "0-3\n");
         assert_eq!(hybrid("0-7").count(8), 2);
         assert_eq!(hybrid("4-6").count(3), 3, "there is nothing faster to wait for");
     }

@@ -2,9 +2,9 @@
 //!
 //! [`explore`] runs the protocol's own code on threads of which one runs at a time, and decides before each access to
 //! what they share who goes on. It takes every decision that there is: after a run it goes back to the last decision
-//! with an alternative and runs anew. The state of a run is what the shared variables hold and what each thread has
-//! read so far, for that determines the rest; a state that was met before is not explored again, which is what
-//! makes it end. Every access must be sequentially consistent (asserted), so no other order exists on any processor.
+//! with an alternative and runs anew. The state of a run is what the shared variables hold and, for each thread, what
+//! it does next and what each line of its code read last: all that the locals of these threads depend on. A state that
+//! was met before is not explored again, which is what makes it end. Every access must be sequentially consistent (asserted), so no other order exists on any processor.
 //!
 //! A run fails if a task panics, if all threads wait (for a lock, to be woken, or in a loop for a variable to change),
 //! or if the leader can write a cell while another thread reads it. Outside of [`explore`] the types are std's.
@@ -12,9 +12,9 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::Ordering::{self, SeqCst};
 use std::sync::{self, Arc, LockResult, MutexGuard, PoisonError, atomic};
 
@@ -50,11 +50,14 @@ struct Thread {
     cell: bool,
     /// Found in a loop that a variable has not the value it waits for.
     waiting: bool,
-    /// A hash of all that it has done and read.
-    history: u64,
-    /// The same before the last access.
-    before: u64,
+    /// Where it stands, and before which variable.
+    next: Option<(Site, usize)>,
+    /// What was read last at each place in the code.
+    read: BTreeMap<Site, usize>,
 }
+
+/// A place in the code.
+type Site = &'static Location<'static>;
 
 /// A decision: who could go on, and which of them does.
 struct Choice {
@@ -68,14 +71,15 @@ struct State {
     running: Option<usize>,
     over: Option<Result<(), String>>,
     memory: Vec<usize>,
-    locks: Vec<bool>,
+    /// Who holds each lock.
+    locks: Vec<Option<usize>>,
     path: Vec<Choice>,
     depth: usize,
     /// Whether this run has come to a state that was met before.
     known: bool,
     visited: HashSet<u64>,
-    /// How often a thread may still be held up that could have gone on.
-    interruptions: usize,
+    /// How often a thread may still be held up that could have gone on, if there is a bound.
+    interruptions: Option<usize>,
 }
 
 impl State {
@@ -90,14 +94,14 @@ impl State {
         }
         let ready = |thread: &Thread| match thread.needs {
             Needs::Nothing => true,
-            Needs::Lock(lock) => !self.locks[lock],
+            Needs::Lock(lock) => self.locks[lock].is_none(),
             Needs::Change | Needs::Notice(_) | Needs::Ended => false,
         };
         let mut options: Vec<usize> = (0..self.threads.len()).filter(|&i| ready(&self.threads[i])).collect();
         // Whoever ran goes on: so runs have few changes of threads, which take time.
         options.sort_by_key(|&thread| thread != last);
         let could_go_on = options.first() == Some(&last);
-        if could_go_on && self.interruptions == 0 {
+        if could_go_on && self.interruptions == Some(0) {
             options.truncate(1);
         }
         let chosen = match options.len() {
@@ -119,7 +123,7 @@ impl State {
                     &self.threads,
                     &self.memory,
                     &self.locks,
-                    (last, self.interruptions),
+                    self.interruptions.map(|left| (left, last)),
                 )));
                 let first = options[0];
                 if !self.known {
@@ -129,10 +133,12 @@ impl State {
                 first
             }
         };
-        self.interruptions -= usize::from(could_go_on && chosen != last);
+        if let Some(left) = &mut self.interruptions {
+            *left -= usize::from(could_go_on && chosen != last);
+        }
         let thread = &mut self.threads[chosen];
         if let Needs::Lock(lock) = thread.needs {
-            self.locks[lock] = true;
+            self.locks[lock] = Some(chosen);
         }
         thread.needs = Needs::Nothing;
         self.running = Some(chosen);
@@ -156,11 +162,12 @@ impl Run {
     }
 
     /// The point before each access: returns when it is the turn of thread `me`.
-    fn point(&self, me: usize, needs: Needs, cell: bool) {
+    fn point(&self, me: usize, needs: Needs, cell: bool, next: (Site, usize)) {
         let mut state = self.state();
         let thread = &mut state.threads[me];
         thread.needs = if std::mem::take(&mut thread.waiting) { Needs::Change } else { needs };
         thread.cell = cell;
+        thread.next = Some(next);
         state.decide(me);
         self.until_turn(me, state);
     }
@@ -173,18 +180,19 @@ impl Run {
         while state.running != Some(me) {
             state = self.changed.wait(state).unwrap();
         }
-        let thread = &mut state.threads[me];
-        thread.cell = false;
-        thread.before = thread.history;
-        thread.history = hash(&thread.history);
+        state.threads[me].cell = false;
     }
 
-    /// Notes what thread `me` read and wrote.
-    fn accessed(&self, me: usize, variable: usize, old: usize, new: usize) {
+    /// Notes what thread `me` has read.
+    fn read(&self, me: usize, site: Site, value: usize) {
+        self.state().threads[me].read.insert(site, value);
+    }
+
+    /// Notes what a thread has written.
+    fn wrote(&self, variable: usize, value: usize) {
         let mut state = self.state();
-        state.threads[me].history = hash(&(state.threads[me].history, old));
-        if old != new {
-            state.memory[variable] = new;
+        if state.memory[variable] != value {
+            state.memory[variable] = value;
             for thread in state.threads.iter_mut().filter(|thread| thread.needs == Needs::Change) {
                 thread.needs = Needs::Nothing;
             }
@@ -199,10 +207,10 @@ fn hash(of: &impl Hash) -> u64 {
 }
 
 /// Runs the threads that `setup` returns, of which the first is the leader, in every order that makes a difference and
-/// holds up at most `interruptions` times a thread that could have gone on. Returns the number of runs, or how the
+/// holds up at most `interruptions` times (no bound: `None`) a thread that could have gone on. Returns the number of runs, or how the
 /// first that failed did.
 pub(super) fn explore(
-    interruptions: usize,
+    interruptions: Option<usize>,
     setup: impl Fn() -> Vec<Box<dyn FnOnce() + Send>>,
 ) -> Result<usize, String> {
     let mut state = State { interruptions, ..State::default() };
@@ -211,7 +219,8 @@ pub(super) fn explore(
         PART.set(Some((Arc::clone(&run), CONTROLLER)));
         let bodies = setup();
         PART.set(None);
-        let thread = Thread { needs: Needs::Nothing, cell: false, waiting: false, history: 0, before: 0 };
+        let thread =
+            Thread { needs: Needs::Nothing, cell: false, waiting: false, next: None, read: BTreeMap::new() };
         run.state().threads = vec![thread; bodies.len()];
         let start = |(me, body): (usize, Box<dyn FnOnce() + Send>)| {
             let run = Arc::clone(&run);
@@ -276,22 +285,32 @@ impl AtomicUsize {
         self.value.load(SeqCst)
     }
 
+    #[track_caller]
     pub fn load(&self, order: Ordering) -> usize {
         self.fetch_update(order, order, |_| None).unwrap_or_else(|value| value)
     }
 
+    #[track_caller]
     pub fn store(&self, value: usize, order: Ordering) {
-        let _ = self.fetch_update(order, order, |_| Some(value));
+        assert_eq!(order, SeqCst, "what the explorer assumes");
+        if let Some((run, me)) = part() {
+            run.point(me, Needs::Nothing, false, (Location::caller(), self.variable));
+            run.wrote(self.variable, value);
+        }
+        self.value.store(value, SeqCst);
     }
 
+    #[track_caller]
     pub fn fetch_add(&self, by: usize, order: Ordering) -> usize {
         self.fetch_update(order, order, |value| Some(value.wrapping_add(by))).unwrap_or_else(|value| value)
     }
 
+    #[track_caller]
     pub fn fetch_sub(&self, by: usize, order: Ordering) -> usize {
         self.fetch_add(by.wrapping_neg(), order)
     }
 
+    #[track_caller]
     pub fn fetch_update(
         &self,
         set: Ordering,
@@ -300,11 +319,12 @@ impl AtomicUsize {
     ) -> Result<usize, usize> {
         assert_eq!((set, get), (SeqCst, SeqCst), "what the explorer assumes");
         let Some((run, me)) = part() else { return self.value.fetch_update(set, get, change) };
-        run.point(me, Needs::Nothing, false);
+        let next = (Location::caller(), self.variable);
+        run.point(me, Needs::Nothing, false, next);
         let old = self.value.load(SeqCst);
-        let new = change(old);
-        run.accessed(me, self.variable, old, new.unwrap_or(old));
-        let Some(new) = new else { return Err(old) };
+        run.read(me, next.0, old);
+        let new = change(old).ok_or(old)?;
+        run.wrote(self.variable, new);
         self.value.store(new, SeqCst);
         Ok(old)
     }
@@ -317,10 +337,12 @@ impl AtomicBool {
         AtomicBool(AtomicUsize::new(value.into()))
     }
 
+    #[track_caller]
     pub fn load(&self, order: Ordering) -> bool {
         self.0.load(order) != 0
     }
 
+    #[track_caller]
     pub fn store(&self, value: bool, order: Ordering) {
         self.0.store(value.into(), order);
     }
@@ -333,9 +355,10 @@ impl<T> UnsafeCell<T> {
         UnsafeCell(std::cell::UnsafeCell::new(value))
     }
 
+    #[track_caller]
     pub fn get(&self) -> *mut T {
         if let Some((run, me)) = part() {
-            run.point(me, Needs::Nothing, true);
+            run.point(me, Needs::Nothing, true, (Location::caller(), 0));
         }
         self.0.get()
     }
@@ -357,17 +380,18 @@ impl Mutex<()> {
         let lock = PART.with_borrow(|part| {
             part.as_ref().map_or(0, |(run, _)| {
                 let locks = &mut run.state().locks;
-                locks.push(false);
+                locks.push(None);
                 locks.len() - 1
             })
         });
         Mutex { inner: sync::Mutex::new(value), lock }
     }
 
+    #[track_caller]
     pub fn lock(&self) -> LockResult<Guard<'_>> {
         let inner = match part() {
             Some((run, me)) => {
-                run.point(me, Needs::Lock(self.lock), false);
+                run.point(me, Needs::Lock(self.lock), false, (Location::caller(), 0));
                 None
             }
             None => Some(self.inner.lock().unwrap()),
@@ -380,7 +404,7 @@ impl Drop for Guard<'_> {
     // No point of its own: nobody can tell this from doing it with the access before.
     fn drop(&mut self) {
         if let (None, Some((run, _))) = (&self.inner, part()) {
-            run.state().locks[self.mutex.lock] = false;
+            run.state().locks[self.mutex.lock] = None;
         }
     }
 }
@@ -392,21 +416,23 @@ impl Condvar {
         Condvar(sync::Condvar::new())
     }
 
+    #[track_caller]
     pub fn wait<'a>(&self, mut guard: Guard<'a>) -> LockResult<Guard<'a>> {
         match (part(), guard.inner.take()) {
             (Some((run, me)), _) => {
-                run.point(me, Needs::Nothing, false);
-                run.state().locks[guard.mutex.lock] = false;
-                run.point(me, Needs::Notice(guard.mutex.lock), false);
+                run.point(me, Needs::Nothing, false, (Location::caller(), 0));
+                run.state().locks[guard.mutex.lock] = None;
+                run.point(me, Needs::Notice(guard.mutex.lock), false, (Location::caller(), 0));
             }
             (None, inner) => guard.inner = inner.map(|inner| self.0.wait(inner).unwrap()),
         }
         Ok(guard)
     }
 
+    #[track_caller]
     pub fn notify_all(&self) {
         let Some((run, me)) = part() else { return self.0.notify_all() };
-        run.point(me, Needs::Nothing, false);
+        run.point(me, Needs::Nothing, false, (Location::caller(), 0));
         for thread in &mut run.state().threads {
             if let Needs::Notice(lock) = thread.needs {
                 thread.needs = Needs::Lock(lock);
@@ -415,12 +441,10 @@ impl Condvar {
     }
 }
 
-/// Waits for a variable to change: what is done in a loop until it does leaves no trace.
+/// Waits for a variable to change.
 pub(super) fn yield_now() {
     let Some((run, me)) = part() else { return std::thread::yield_now() };
-    let thread = &mut run.state().threads[me];
-    thread.waiting = true;
-    thread.history = thread.before;
+    run.state().threads[me].waiting = true;
 }
 
 mod tests {
@@ -429,7 +453,7 @@ mod tests {
     #[test]
     fn a_wakeup_that_can_be_lost_is_found() {
         let pair = |locked: bool| {
-            explore(9, || {
+            explore(None, || {
                 let shared = Arc::new((AtomicBool::new(false), Mutex::new(()), Condvar::new()));
                 let same = Arc::clone(&shared);
                 let wake = move || {
@@ -452,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_cell_that_can_be_used_by_two_is_found() {
-        let found = explore(9, || {
+        let found = explore(None, || {
             let shared = Arc::new(AtomicBool::new(false));
             let same = Arc::clone(&shared);
             let write = move || {
