@@ -153,7 +153,9 @@ impl State {
 
 struct Run {
     state: sync::Mutex<State>,
-    changed: sync::Condvar,
+    /// One for each thread, and the controller's.
+    turns: [sync::Condvar; 4],
+    over: sync::Condvar,
 }
 
 impl Run {
@@ -172,13 +174,20 @@ impl Run {
         self.until_turn(me, state);
     }
 
-    fn until_turn(&self, me: usize, mut state: MutexGuard<'_, State>) {
-        if state.running != Some(me) {
-            self.changed.notify_all();
+    /// Wakes whose turn it is, if that is not `me`.
+    fn call(&self, state: &State, me: usize) {
+        match state.running.filter(|_| state.over.is_none()) {
+            Some(thread) if thread != me => self.turns[thread].notify_one(),
+            Some(_) => (),
+            None => self.over.notify_one(),
         }
+    }
+
+    fn until_turn(&self, me: usize, mut state: MutexGuard<'_, State>) {
+        self.call(&state, me);
         // After a failure this never returns: the thread is left behind.
         while state.running != Some(me) {
-            state = self.changed.wait(state).unwrap();
+            state = self.turns[me].wait(state).unwrap();
         }
         state.threads[me].cell = false;
     }
@@ -215,7 +224,11 @@ pub(super) fn explore(
 ) -> Result<usize, String> {
     let mut state = State { interruptions, ..State::default() };
     for runs in 1.. {
-        let run = Arc::new(Run { state: sync::Mutex::new(state), changed: sync::Condvar::new() });
+        let run = Arc::new(Run {
+            state: sync::Mutex::new(state),
+            turns: Default::default(),
+            over: sync::Condvar::new(),
+        });
         PART.set(Some((Arc::clone(&run), CONTROLLER)));
         let bodies = setup();
         PART.set(None);
@@ -235,15 +248,14 @@ pub(super) fn explore(
                     state.fail("a thread panicked");
                 }
                 state.decide(me);
-                drop(state);
-                run.changed.notify_all();
+                run.call(&state, me);
             })
         };
         let threads: Vec<_> = bodies.into_iter().enumerate().map(start).collect();
         run.state().decide(0);
-        run.changed.notify_all();
+        run.call(&run.state(), CONTROLLER);
         let over = |state: &mut State| state.over.is_none();
-        let mut ended = run.changed.wait_while(run.state(), over).unwrap();
+        let mut ended = run.over.wait_while(run.state(), over).unwrap();
         ended.over.take().unwrap_or(Ok(())).map_err(|why| format!("run {runs}: {why}"))?;
         state = State {
             path: std::mem::take(&mut ended.path),
