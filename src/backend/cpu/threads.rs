@@ -466,19 +466,21 @@ mod tests {
 
     #[test]
     fn every_order_of_a_leader_and_a_helper_ends_well() {
-        assert!(explore_pass(None, 1, &[2, 1], false) > 1000);
-        assert!(explore_pass(None, 1, &[2, 1], true) > 100);
+        assert!(explore_pass(None, 1, &[1, 1], false) > 1000);
+        assert!(explore_pass(None, 1, &[2], true) > 100);
     }
 
-    /// All orders of these take minutes; what goes wrong mostly does by one or two interruptions.
+    /// What goes wrong mostly does by one or two interruptions.
     #[test]
     fn orders_of_a_leader_and_two_helpers_with_two_interruptions_end_well() {
-        assert!(explore_pass(Some(2), 2, &[2], false) > 1000);
+        assert!(explore_pass(Some(2), 2, &[1], false) > 100);
     }
 
     #[test]
     #[ignore = "takes minutes"]
-    fn every_order_of_a_leader_and_two_helpers_ends_well() {
-        assert!(explore_pass(None, 2, &[1], false) > 1000);
+    fn more_orders_end_well() {
+        assert!(explore_pass(None, 1, &[2, 1, 2], false) > 1000);
+        assert!(explore_pass(Some(3), 2, &[2, 1], false) > 1000);
+        assert!(explore_pass(Some(3), 2, &[2, 1], true) > 1000);
     }
 }
