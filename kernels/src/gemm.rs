@@ -9,7 +9,7 @@
 //!         sums = 0                                        for 16 rows, a few columns
 //!         for each 4 weights: sums += codes * activations
 //!         dots += sums * group scale
-//!     acc = fma(float(dots), scale of the row * scale of the column, acc)
+//!     value = float(dots) * (scale of the row * scale of the column)
 //! ```
 //!
 //! 1. A processor with a dot product of bytes ([`Isa::DOTS`]) adds to `sums` in 32 bits. Without one they have 16 bits:
@@ -149,7 +149,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         if STEPS == 0 {
             widen(isa, x, &mut wide);
         }
-        for block in 0..len / 256 {
+        // The value of each of a span's superblocks; they live in the first-level cache.
+        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; SPAN / 256];
+        for (block, values) in values.iter_mut().enumerate().take(len / 256) {
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
                 for part in 8 * block..8 * (block + 1) {
@@ -179,17 +181,26 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 let scales = &x[f].scales[block];
                 for c in 0..INTERLEAVED {
                     let dx = isa.splat_row_floats(scales[c]);
-                    let (mut dot, acc) = (dots[f][c], &mut acc[f][c]);
+                    let mut dot = dots[f][c];
                     if kind.offset != 0 {
                         dot = isa.sub_rows(dot, mins[f][c]);
                     }
-                    let scale = isa.mul_row_floats(row_scales, dx);
-                    *acc = isa.fma_row_floats(isa.row_ints_to_floats(dot), scale, *acc);
-                    if kind.mins {
-                        let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
-                        *acc = isa.fma_row_floats(isa.row_ints_to_floats(mins[f][c]), scale, *acc);
-                    }
+                    let (dot, scale) = (isa.row_ints_to_floats(dot), isa.mul_row_floats(row_scales, dx));
+                    values[f][c] = if kind.mins {
+                        let min_scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
+                        let mins = isa.mul_row_floats(isa.row_ints_to_floats(mins[f][c]), min_scale);
+                        isa.fma_row_floats(dot, scale, mins)
+                    } else {
+                        isa.mul_row_floats(dot, scale)
+                    };
                 }
+            }
+        }
+        for f in 0..F {
+            for c in 0..INTERLEAVED {
+                let first = isa.add_row_floats(values[0][f][c], values[1][f][c]);
+                let second = isa.add_row_floats(values[2][f][c], values[3][f][c]);
+                acc[f][c] = isa.add_row_floats(acc[f][c], isa.add_row_floats(first, second));
             }
         }
     }
@@ -328,7 +339,7 @@ fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]
     }
 }
 
-/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 16, with all columns.
+/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 32, with all columns.
 pub(crate) fn multiply_floats(
     level: Level,
     panel: &[f32],
@@ -372,10 +383,10 @@ impl MultiplyFloats<'_, '_> {
         let Place { start, rows, .. } = self.place;
         let x: [_; C] = core::array::from_fn(|c| {
             let x = &self.x.float_column(column + c)[start..];
-            x[..x.len().min(SPAN)].as_chunks::<16>()
+            x[..x.len().min(SPAN)].as_chunks::<32>()
         });
         // The end of a column, padded.
-        let mut last = [[0.0; 16]; C];
+        let mut last = [[0.0; 32]; C];
         for (last, (_, left)) in last.iter_mut().zip(&x) {
             last[..left.len()].copy_from_slice(left);
         }
@@ -391,36 +402,46 @@ impl MultiplyFloats<'_, '_> {
         C
     }
 
-    /// `R` rows times `C` columns; gives `R`.
+    /// `R` rows times `C` columns: two of the four registers of accumulators at a time, so that all fit; gives `R`.
     #[inline(always)]
     fn tile<I: Isa, const R: usize, const C: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-        x: &[&[[f32; 16]]; C],
-        last: &[[f32; 16]; C],
+        x: &[&[[f32; 32]]; C],
+        last: &[[f32; 32]; C],
     ) -> usize {
         let whole = x[0].len();
         let x: [_; C] = core::array::from_fn(|c| &x[c][..whole]);
         let w: [_; R] = core::array::from_fn(|r| {
-            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<16>().0
+            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
         });
         let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
-        let mut acc = [[[isa.splat(0.0); 2]; C]; R];
-        for i in 0..whole {
-            let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i]);
-            let x: [_; C] = core::array::from_fn(|c| &x[c][i]);
-            add_sixteens(isa, &w, &x, &mut acc);
-        }
-        if w[0].len() > whole {
-            let w: [_; R] = core::array::from_fn(|r| &w[r][whole]);
-            add_sixteens(isa, &w, &last.each_ref(), &mut acc);
+        let mut sums = [[isa.splat(0.0); C]; R];
+        for half in 0..2 {
+            let mut acc = [[[isa.splat(0.0); 2]; C]; R];
+            for i in 0..whole {
+                let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i].as_chunks::<16>().0[half]);
+                let x: [_; C] = core::array::from_fn(|c| &x[c][i].as_chunks::<16>().0[half]);
+                add_16(isa, &w, &x, &mut acc);
+            }
+            if w[0].len() > whole {
+                let w: [_; R] = core::array::from_fn(|r| &w[r][whole].as_chunks::<16>().0[half]);
+                let x: [_; C] = core::array::from_fn(|c| &last[c].as_chunks::<16>().0[half]);
+                add_16(isa, &w, &x, &mut acc);
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    let sum = isa.add(acc[r][c][0], acc[r][c][1]);
+                    sums[r][c] = if half == 0 { sum } else { isa.add(sums[r][c], sum) };
+                }
+            }
         }
         let (start, first) = (self.place.start, self.place.row);
         for r in 0..R {
             for c in 0..C {
-                let sum = isa.sum(isa.add(acc[r][c][0], acc[r][c][1]));
+                let sum = isa.sum(sums[r][c]);
                 let out = &mut self.out.column(column + c)[first + row + r];
                 *out = if start == 0 { 0.0 + sum } else { *out + sum };
             }
@@ -431,21 +452,21 @@ impl MultiplyFloats<'_, '_> {
 
 /// Adds the products of sixteen floats of `R` rows and `C` columns.
 #[inline(always)]
-fn add_sixteens<I: Isa, const R: usize, const C: usize>(
+fn add_16<I: Isa, const R: usize, const C: usize>(
     isa: I,
     w: &[&[f32; 16]; R],
     x: &[&[f32; 16]; C],
     acc: &mut [[[I::Floats; 2]; C]; R],
 ) {
-    for half in 0..2 {
+    for eight in 0..2 {
         let mut columns = [isa.splat(0.0); C];
         for c in 0..C {
-            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[half]);
+            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[eight]);
         }
         for r in 0..R {
-            let w = isa.floats(&w[r].as_chunks::<8>().0[half]);
+            let w = isa.floats(&w[r].as_chunks::<8>().0[eight]);
             for c in 0..C {
-                acc[r][c][half] = isa.fma(w, columns[c], acc[r][c][half]);
+                acc[r][c][eight] = isa.fma(w, columns[c], acc[r][c][eight]);
             }
         }
     }

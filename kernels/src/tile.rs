@@ -270,7 +270,7 @@ fn integers(groups: Groups) -> [i16; 16] {
     }
 }
 
-/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 16.
+/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,
