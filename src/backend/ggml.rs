@@ -4,7 +4,7 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cpu::{Cpu, add_bias};
-use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use super::{Act, Activation, Attention, Backend, Cache, Grouped, Map, Mark, Matrix, Norm, Slots, Turns};
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};
 
@@ -107,6 +107,27 @@ impl Backend for OverCpu<'_> {
 
     fn activate(&mut self, activation: Activation, x: Act) -> Result<()> {
         self.cpu.activate(activation, x)
+    }
+
+    fn map(&mut self, map: Map, x: Act) -> Result<()> {
+        self.cpu.map(map, x)
+    }
+
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()> {
+        self.cpu.scale_rows(x, factors)
+    }
+
+    // Experts stay with our own loops: ggml's product of one expert at a time would say little about either.
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        self.cpu.linear_grouped(weights, slots, x)
+    }
+
+    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()> {
+        self.cpu.weigh(slots, x)
+    }
+
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
+        self.cpu.combine(slots, weighted, x)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

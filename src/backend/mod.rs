@@ -4,11 +4,13 @@
 
 pub(crate) mod cache;
 pub(crate) mod cpu;
+mod experts;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
 
 pub use cache::CacheType;
 pub(crate) use cache::{Cache, LayerShape};
+pub(crate) use experts::{Grouped, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
 
@@ -138,6 +140,26 @@ pub(crate) enum Norm {
     Layer { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
 }
 
+impl Norm {
+    /// How many values have a weight.
+    pub fn len(&self) -> usize {
+        match self {
+            Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => weight.len(),
+        }
+    }
+}
+
+/// A function of each value.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Map {
+    /// `factor * x`.
+    Scale(f32),
+    /// `x` kept between `-bound` and `bound`.
+    Clamp(f32),
+    /// `cap * tanh(x / cap)`.
+    SoftCap(f32),
+}
+
 /// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs]`.
 pub(crate) struct Turns {
     pub pairing: Pairing,
@@ -189,6 +211,17 @@ pub(crate) trait Backend {
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()>;
     /// `x = activation(x)`.
     fn activate(&mut self, activation: Activation, x: Act) -> Result<()>;
+    /// `x = map(x)`.
+    fn map(&mut self, map: Map, x: Act) -> Result<()>;
+    /// Each row of `x` times the one value of `factors` `[rows, 1]`.
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
+    /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
+    /// Each row of `x` `[slots, width]` times its slot's weight, in place.
+    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()>;
+    /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
+    /// token chose them: `[tokens, width]`.
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.

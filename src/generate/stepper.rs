@@ -285,14 +285,15 @@ impl Stepper {
 
     /// One pass; the sequence grows by `batch` only if all of it succeeds.
     fn pass(&mut self, batch: &[u32], outputs: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
-        let Stepper { model, tokens, cache, work, cancel, .. } = self;
-        let start = tokens.len();
+        let Stepper { model, tokens, cache, work, cancel, context, .. } = self;
+        let (start, context) = (tokens.len(), *context);
         let done = model.pass(work, |backend| {
             let mut pass = Pass {
                 backend: &mut *backend,
                 cache: &mut *cache,
                 tokens: batch,
                 start,
+                context,
                 outputs,
                 go_on: &mut |_| !cancel.take(),
             };

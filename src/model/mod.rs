@@ -5,15 +5,38 @@
 //! tests.
 #![deny(unsafe_code)]
 
+mod bitnet;
+mod command_r;
+mod ernie4_5;
+mod falcon;
 pub mod file;
+mod gemma;
+mod glm4;
+mod glm4moe;
 mod gpt2;
+mod gptneox;
+mod granite;
+mod hunyuan_dense;
+mod internlm2;
 mod layers;
 mod llama;
 mod loader;
+mod minicpm;
+mod nemotron;
+mod olmo2;
+mod olmoe;
 pub(crate) mod pass;
+mod phi2;
+mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
+mod qwen3moe;
 mod rope;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -41,10 +64,34 @@ pub struct Architecture {
 
 /// Every architecture that can be run: the one list, from which loading, documentation and tests follow.
 pub const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", models: "Llama 1-3, Mistral, TinyLlama, SmolLM", load: llama::load },
-    Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
     Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
+    Architecture { name: "qwen3moe", models: "Qwen 3 with experts", load: qwen3moe::load },
+    Architecture { name: "gemma", models: "Gemma", load: gemma::load },
+    Architecture { name: "llama", models: "Llama 1-3, Mistral, Mixtral, TinyLlama, SmolLM 1-2", load: llama::load },
+    Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
+    Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", load: qwen2moe::load },
+    Architecture { name: "phi2", models: "Phi 1-2", load: phi2::load },
+    Architecture { name: "phi3", models: "Phi 3-4", load: phi3::load },
+    Architecture { name: "glm4", models: "GLM 4", load: glm4::load },
+    Architecture { name: "glm4moe", models: "GLM 4.5-4.7", load: glm4moe::load },
+    Architecture { name: "granite", models: "Granite 3", load: granite::load },
+    Architecture { name: "granitemoe", models: "Granite 3 with experts", load: granite::load },
+    Architecture { name: "smollm3", models: "SmolLM 3", load: smollm3::load },
+    Architecture { name: "olmo2", models: "OLMo 2", load: olmo2::load },
+    Architecture { name: "olmoe", models: "OLMoE", load: olmoe::load },
+    Architecture { name: "command-r", models: "Command R, Aya", load: command_r::load },
+    Architecture { name: "starcoder2", models: "StarCoder 2", load: starcoder2::load },
+    Architecture { name: "stablelm", models: "StableLM", load: stablelm::load },
+    Architecture { name: "falcon", models: "Falcon", load: falcon::load },
+    Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", load: gptneox::load },
     Architecture { name: "gpt2", models: "GPT-2", load: gpt2::load },
+    Architecture { name: "nemotron", models: "Nemotron", load: nemotron::load },
+    Architecture { name: "minicpm", models: "MiniCPM", load: minicpm::load },
+    Architecture { name: "internlm2", models: "InternLM 2", load: internlm2::load },
+    Architecture { name: "ernie4_5", models: "ERNIE 4.5", load: ernie4_5::load },
+    Architecture { name: "hunyuan-dense", models: "Hunyuan", load: hunyuan_dense::load },
+    Architecture { name: "seed_oss", models: "Seed-OSS", load: seed_oss::load },
+    Architecture { name: "bitnet", models: "BitNet", load: bitnet::load },
 ];
 
 /// What an architecture gives once it is loaded.
@@ -284,7 +331,8 @@ impl Model {
         self.pass(&mut Workspace::default(), |backend| {
             let go_on = &mut |_| true;
             let cache = &mut cache;
-            let mut pass = Pass { backend, cache, tokens: &[0], start: 0, outputs: &[0], go_on };
+            let mut pass =
+                Pass { backend, cache, tokens: &[0], start: 0, context: 1, outputs: &[0], go_on };
             self.network().forward(&mut pass).map(|_| ())
         })
     }

@@ -10,6 +10,8 @@ pub(crate) struct Rope {
     pairing: Pairing,
     /// Radians a position, for each pair.
     speeds: Vec<f64>,
+    /// The speeds for contexts longer than this many tokens (LongRoPE).
+    long: Option<(usize, Vec<f64>)>,
     /// Factor of cosine and sine (YaRN's attention factor).
     magnitude: f64,
 }
@@ -18,8 +20,32 @@ impl Rope {
     /// Reads the parameters `rope.*` for heads of `head_dim` values, and the factors of `rope_freqs.weight`.
     ///
     /// Scalings: `linear` divides every speed; `yarn` (Peng and others 2023) only those of the slow pairs; the factors
-    /// of Llama 3 come as a tensor.
+    /// of Llama 3 come as a tensor, those of LongRoPE (Ding and others 2024) as two: for contexts as long as those of the
+    /// first training, and for longer ones. As in llama.cpp the context that a sequence may have decides which are
+    /// used, not how long it is: so its first tokens need not be turned again when it grows.
     pub fn load(loader: &Loader<'_>, pairing: Pairing, head_dim: usize) -> Result<Self> {
+        let (mut rope, base) = Self::unscaled(loader, pairing, head_dim, "rope.freq_base", 10_000.0)?;
+        let dim = 2 * rope.speeds.len();
+        rope.magnitude = scale(loader, &mut rope.speeds, base, dim)?;
+        rope.divide(loader, "rope_freqs.weight")?;
+        if loader.has("rope_factors_long.weight") {
+            let trained = loader.size("rope.scaling.original_context_length")?;
+            let mut long = Rope { speeds: rope.speeds.clone(), long: None, ..rope };
+            long.divide(loader, "rope_factors_long.weight")?;
+            rope.divide(loader, "rope_factors_short.weight")?;
+            rope.long = Some((trained, long.speeds));
+        }
+        Ok(rope)
+    }
+
+    /// Without scalings: from `rope.dimension_count` and the base that `key` names. Gives the base too.
+    pub fn unscaled(
+        loader: &Loader<'_>,
+        pairing: Pairing,
+        head_dim: usize,
+        key: &str,
+        default: f32,
+    ) -> Result<(Self, f64)> {
         let dim = loader.optional_size("rope.dimension_count")?.unwrap_or(head_dim);
         if dim > head_dim || !dim.is_multiple_of(2) {
             let key = loader.key("rope.dimension_count");
@@ -30,33 +56,38 @@ impl Rope {
                 found: format!("{dim} for heads of {head_dim}"),
             });
         }
-        let base = f64::from(loader.optional_float("rope.freq_base")?.unwrap_or(10_000.0));
+        let base = f64::from(loader.optional_float(key)?.unwrap_or(default));
         if base <= 0.0 {
-            let key = loader.key("rope.freq_base");
+            let key = loader.key(key);
             return Err(Error::MetadataType { key, expected: "a positive number", found: base.to_string() });
         }
-        let pairs = dim / 2;
-        let mut speeds: Vec<f64> =
-            (0..pairs).map(|i| libm::pow(base, -2.0 * i as f64 / dim as f64)).collect();
-        let magnitude = scale(loader, &mut speeds, base, dim)?;
-        if let Some(factors) = loader.optional_vector("rope_freqs.weight", pairs)? {
-            if let Some(factor) = factors.iter().find(|&&factor| !(factor.is_finite() && factor > 0.0)) {
-                let (expected, found) = ("positive numbers".to_owned(), factor.to_string());
-                return Err(Error::TensorShape { tensor: "rope_freqs.weight".to_owned(), expected, found });
-            }
-            for (speed, factor) in speeds.iter_mut().zip(factors) {
-                *speed /= f64::from(factor);
-            }
-        }
-        Ok(Rope { pairing, speeds, magnitude })
+        let speeds = (0..dim / 2).map(|i| libm::pow(base, -2.0 * i as f64 / dim as f64)).collect();
+        Ok((Rope { pairing, speeds, long: None, magnitude: 1.0 }, base))
     }
 
-    /// The angles of the tokens at `positions`.
+    /// Divides the speeds by the tensor `name`, where it is there.
+    fn divide(&mut self, loader: &Loader<'_>, name: &str) -> Result<()> {
+        let Some(factors) = loader.optional_vector(name, self.speeds.len())? else { return Ok(()) };
+        if let Some(factor) = factors.iter().find(|&&factor| !(factor.is_finite() && factor > 0.0)) {
+            let (expected, found) = ("positive numbers".to_owned(), factor.to_string());
+            return Err(Error::TensorShape { tensor: name.to_owned(), expected, found });
+        }
+        for (speed, factor) in self.speeds.iter_mut().zip(factors) {
+            *speed /= f64::from(factor);
+        }
+        Ok(())
+    }
+
+    /// The angles of the tokens at `positions` of a sequence that may have `context` tokens.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn turns(&self, positions: std::ops::Range<usize>) -> Result<Turns> {
-        let len = positions.len().saturating_mul(self.speeds.len());
+    pub fn turns(&self, positions: std::ops::Range<usize>, context: usize) -> Result<Turns> {
+        let speeds = match &self.long {
+            Some((trained, long)) if context > *trained => long,
+            _ => &self.speeds,
+        };
+        let len = positions.len().saturating_mul(speeds.len());
         let mut by = Vec::new();
         by.try_reserve_exact(len)
             .map_err(|_| Error::OutOfMemory { what: "angles of positions", bytes: 8 * len as u64 })?;
@@ -64,9 +95,9 @@ impl Rope {
             [(libm::cos(angle) * self.magnitude) as f32, (libm::sin(angle) * self.magnitude) as f32]
         };
         for position in positions {
-            by.extend(self.speeds.iter().map(|speed| turn(position as f64 * speed)));
+            by.extend(speeds.iter().map(|speed| turn(position as f64 * speed)));
         }
-        Ok(Turns { pairing: self.pairing, pairs: self.speeds.len(), by })
+        Ok(Turns { pairing: self.pairing, pairs: speeds.len(), by })
     }
 }
 
@@ -110,6 +141,9 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
                 *speed *= slowed / factor + (1.0 - slowed);
             }
             Ok(attention * (1.0 + 0.1 * libm::log(factor)))
+        }
+        Some("longrope") => {
+            loader.optional_float("rope.scaling.attn_factor").map(|x| f64::from(x.unwrap_or(1.0)))
         }
         Some(other) => Err(loader.unsupported(format!("rope scaling `{other}` (`{key}`)"))),
     }

@@ -1,5 +1,7 @@
 //! The operations on the processor's cores: the loops of `gristmill_kernels`, spread over threads.
 
+mod elementwise;
+mod experts;
 pub(crate) mod threads;
 
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +13,7 @@ use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
-use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use super::{Act, Activation, Attention, Backend, Cache, Grouped, Map, Mark, Matrix, Norm, Slots, Turns};
 use crate::{Error, Result};
 use threads::Team;
 
@@ -354,6 +356,26 @@ impl Backend for Cpu<'_> {
             activation::activate(level, activation, row);
             Ok(())
         })
+    }
+
+    fn map(&mut self, map: Map, x: Act) -> Result<()> {
+        self.map_values(map, x)
+    }
+
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()> {
+        self.scale_each_row(x, factors)
+    }
+
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        self.multiply_by_expert(weights, slots, x)
+    }
+
+    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()> {
+        self.weigh_slots(slots, x)
+    }
+
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
+        self.combine_slots(slots, weighted, x)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

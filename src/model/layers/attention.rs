@@ -1,0 +1,167 @@
+//! Self-attention of grouped queries.
+#![forbid(unsafe_code)]
+
+use super::decoder::{Mixer, Turned};
+use super::linear::Linear;
+use crate::backend::{Act, Activation, Attention, LayerShape, Map, Norm};
+use crate::model::loader::{Loader, Norms};
+use crate::model::pass::Pass;
+use crate::{Error, Result};
+
+/// The sizes of an attention.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads {
+    /// Heads of queries.
+    pub count: usize,
+    /// Heads of keys and values, and their sizes.
+    pub shape: LayerShape,
+}
+
+impl Heads {
+    /// From `attention.*`, for layer `layer` of a model of `width`.
+    pub fn load(loader: &Loader<'_>, layer: usize, width: usize) -> Result<Self> {
+        let count = loader.size_at("attention.head_count", layer)?;
+        let kv = loader.optional_size_at("attention.head_count_kv", layer)?.unwrap_or(count);
+        if !count.is_multiple_of(kv) {
+            let key = loader.key("attention.head_count_kv");
+            let found = format!("{kv} for {count} heads");
+            return Err(Error::MetadataType { key, expected: "a divisor of the number of heads", found });
+        }
+        let equal_parts = width / count;
+        let key_dim = loader.optional_size("attention.key_length")?.unwrap_or(equal_parts);
+        let value_dim = loader.optional_size("attention.value_length")?.unwrap_or(equal_parts);
+        let too_large = |dim: usize| count.checked_mul(dim).is_none_or(|values| values > 1 << 24);
+        if key_dim == 0 || value_dim == 0 || too_large(key_dim) || too_large(value_dim) {
+            let key = loader.key("attention.key_length");
+            let found = format!("{count} heads of {key_dim} and {value_dim}");
+            return Err(Error::MetadataType { key, expected: "heads of a sensible size", found });
+        }
+        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim } })
+    }
+}
+
+/// Self-attention of grouped queries. The public fields are what architectures change after [`SelfAttention::load`].
+pub(crate) struct SelfAttention {
+    pub spec: Attention,
+    /// Which of the decoder's angles turn queries and keys; `None`: not turned at all.
+    pub rope: Option<usize>,
+    /// Whether the norms of queries and keys come after the turn.
+    pub turn_first: bool,
+    /// The bound of queries', keys' and values' magnitudes.
+    pub clamp: Option<f32>,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub output: Linear,
+    /// Norms of queries and keys: of each head's, or of all heads' together.
+    pub query_norm: Option<Norm>,
+    pub key_norm: Option<Norm>,
+    /// The norm before the output matrix.
+    pub output_norm: Option<Norm>,
+    /// `[heads * value_dim]`: the attention is multiplied by this one's sigmoid.
+    pub gate: Option<Linear>,
+}
+
+impl SelfAttention {
+    /// `attn_{q,k,v,output}` of a layer, or the fused `attn_qkv`, and the root mean square norms `attn_{q,k}_norm` where
+    /// they are there. Queries and keys turn by the decoder's first angles.
+    pub fn load(loader: &Loader<'_>, layer: usize, width: usize, heads: Heads) -> Result<Self> {
+        let prefix = format!("blk.{layer}");
+        let Heads { count, shape } = heads;
+        let sizes = [count * shape.key_dim, shape.heads * shape.key_dim, shape.heads * shape.value_dim];
+        let [queries, keys, values] = sizes;
+        let fused = format!("{prefix}.attn_qkv");
+        let part = |name: &str, start: usize, len: usize| {
+            if loader.has(&format!("{fused}.weight")) {
+                Linear::load_rows(loader, &fused, sizes.iter().sum(), width, start..start + len)
+            } else {
+                Linear::load(loader, &format!("{prefix}.{name}"), len, width)
+            }
+        };
+        let norm = |name: &str, all: usize| {
+            let name = format!("{prefix}.{name}");
+            let found = loader.len(&format!("{name}.weight"));
+            let len = if found == Some(all) { all } else { shape.key_dim };
+            found.map(|_| Norms::Rms.load(loader, &name, len)).transpose()
+        };
+        let scale = loader.optional_float("attention.scale")?.filter(|&scale| scale != 0.0);
+        Ok(SelfAttention {
+            spec: Attention {
+                heads: count,
+                shape,
+                scale: scale.unwrap_or(1.0 / libm::sqrtf(shape.key_dim as f32)),
+                window: None,
+            },
+            rope: Some(0),
+            turn_first: false,
+            clamp: None,
+            query: part("attn_q", 0, queries)?,
+            key: part("attn_k", queries, keys)?,
+            value: part("attn_v", queries + keys, values)?,
+            output: Linear::load(loader, &format!("{prefix}.attn_output"), width, count * shape.value_dim)?,
+            query_norm: norm("attn_q_norm", queries)?,
+            key_norm: norm("attn_k_norm", keys)?,
+            output_norm: None,
+            gate: None,
+        })
+    }
+
+    /// Refuses a model without norms of queries and keys.
+    pub fn need_norms(self, loader: &Loader<'_>, layer: usize) -> Result<Self> {
+        match (&self.query_norm, &self.key_norm) {
+            (Some(_), Some(_)) => Ok(self),
+            (None, _) => Err(loader.missing(format!("blk.{layer}.attn_q_norm.weight"))),
+            (_, None) => Err(loader.missing(format!("blk.{layer}.attn_k_norm.weight"))),
+        }
+    }
+
+    /// The norms and the turn of queries or keys, in place.
+    fn prepare(
+        &self,
+        pass: &mut Pass<'_>,
+        x: Act,
+        norm: Option<&Norm>,
+        turned: &Turned,
+    ) -> Result<()> {
+        let dim = self.spec.shape.key_dim;
+        let turns = self.rope.and_then(|rope| turned.get(rope));
+        if let (true, Some(turns)) = (self.turn_first, turns) {
+            pass.backend.rope(turns, dim, x)?;
+        }
+        if let Some(norm) = norm {
+            pass.backend.norm_in_place(norm, x.split(norm.len()))?;
+        }
+        if let (false, Some(turns)) = (self.turn_first, turns) {
+            pass.backend.rope(turns, dim, x)?;
+        }
+        Ok(())
+    }
+}
+
+impl Mixer for SelfAttention {
+    fn shape(&self) -> LayerShape {
+        self.spec.shape
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, turned: &Turned) -> Result<Act> {
+        let (q, k) = (self.query.forward(pass, x)?, self.key.forward(pass, x)?);
+        let v = self.value.forward(pass, x)?;
+        if let Some(bound) = self.clamp {
+            for act in [q, k, v] {
+                pass.backend.map(Map::Clamp(bound), act)?;
+            }
+        }
+        self.prepare(pass, q, self.query_norm.as_ref(), turned)?;
+        self.prepare(pass, k, self.key_norm.as_ref(), turned)?;
+        let mut heads = pass.backend.attention(&self.spec, pass.cache, layer, pass.start, q, k, v)?;
+        if let Some(gate) = &self.gate {
+            let gate = gate.forward(pass, x)?;
+            pass.backend.gated(Activation::Sigmoid, gate, heads)?;
+            heads = gate;
+        }
+        if let Some(norm) = &self.output_norm {
+            pass.backend.norm_in_place(norm, heads)?;
+        }
+        self.output.forward(pass, heads)
+    }
+}
