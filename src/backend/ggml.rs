@@ -122,8 +122,8 @@ impl Backend for OverCpu<'_> {
         self.cpu.linear_grouped(weights, slots, x)
     }
 
-    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()> {
-        self.cpu.weigh(slots, x)
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
+        self.cpu.weigh(weights, x)
     }
 
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {

@@ -217,8 +217,8 @@ pub(crate) trait Backend {
     fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
     /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
     fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
-    /// Each row of `x` `[slots, width]` times its slot's weight, in place.
-    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()>;
+    /// Each row of `x` times its weight, in place.
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()>;
     /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
     /// token chose them: `[tokens, width]`.
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;

@@ -1,4 +1,4 @@
-//! BitNet b1.58 (Ma and others 2025): norms before the last matrices of attention and feed-forward network, squared ReLU.
+//! BitNet b1.58 (Ma and others 2025): norms before the last matrices of attention and feed-forward network.
 #![forbid(unsafe_code)]
 
 use super::Network;

@@ -105,20 +105,21 @@ impl<'a> Loader<'a> {
         Ok(Some(values.to_vec()))
     }
 
-    /// Whether a layer's attention sees all positions before it, rather than a window of them, by
-    /// `attention.sliding_window_pattern`: either a boolean for each layer, which says whether it has a window, or one
-    /// number, `period`: every so many layers the last sees all.
-    pub fn sees_all(&self, layer: usize, period: usize) -> Result<bool> {
+    /// The window of a layer's attention: `attention.sliding_window`, for the layers that have one by
+    /// `attention.sliding_window_pattern`. That is either a boolean for each layer or one number, `period` where it is
+    /// left out: of so many layers the last sees all positions.
+    pub fn window(&self, layer: usize, period: usize) -> Result<Option<usize>> {
+        let window = self.count_at("attention.sliding_window", layer)?.filter(|&window| window > 0);
         let key = self.key("attention.sliding_window_pattern");
         if let Some(Value::Array(Array::Bool(windows))) = self.metadata().get(&key) {
             let has_window = windows.get(layer).copied().ok_or_else(|| {
                 let found = format!("{} of them", windows.len());
                 Error::MetadataType { key, expected: "one value for each layer", found }
             })?;
-            return Ok(!has_window);
+            return Ok(window.filter(|_| has_window));
         }
         let period = self.optional_size("attention.sliding_window_pattern")?.unwrap_or(period);
-        Ok((layer + 1).is_multiple_of(period))
+        Ok(window.filter(|_| !(layer + 1).is_multiple_of(period)))
     }
 
     /// A float parameter that must be there and be finite.

@@ -18,6 +18,10 @@ mod gptneox;
 mod granite;
 mod hunyuan_dense;
 mod internlm2;
+mod gemma3;
+mod mistral3;
+mod cohere2;
+mod exaone4;
 mod layers;
 mod llama;
 mod loader;
@@ -66,6 +70,10 @@ pub struct Architecture {
 pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
     Architecture { name: "qwen3moe", models: "Qwen 3 with experts", load: qwen3moe::load },
+    Architecture { name: "gemma3", models: "Gemma 3", load: gemma3::load },
+    Architecture { name: "mistral3", models: "Mistral 3, Ministral 3", load: mistral3::load },
+    Architecture { name: "cohere2", models: "Command R7B, Command A", load: cohere2::load },
+    Architecture { name: "exaone4", models: "EXAONE 4", load: exaone4::load },
     Architecture { name: "gemma", models: "Gemma", load: gemma::load },
     Architecture { name: "llama", models: "Llama 1-3, Mistral, Mixtral, TinyLlama, SmolLM 1-2", load: llama::load },
     Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
@@ -77,7 +85,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "granite", models: "Granite 3", load: granite::load },
     Architecture { name: "granitemoe", models: "Granite 3 with experts", load: granite::load },
     Architecture { name: "smollm3", models: "SmolLM 3", load: smollm3::load },
-    Architecture { name: "olmo2", models: "OLMo 2", load: olmo2::load },
+    Architecture { name: "olmo2", models: "OLMo 2-3", load: olmo2::load },
     Architecture { name: "olmoe", models: "OLMoE", load: olmoe::load },
     Architecture { name: "command-r", models: "Command R, Aya", load: command_r::load },
     Architecture { name: "starcoder2", models: "StarCoder 2", load: starcoder2::load },

@@ -1,5 +1,5 @@
-//! OLMo 2 (OLMo team 2025): norms after attention and feed-forward network rather than before them, and of all heads'
-//! queries and keys together.
+//! OLMo 2 and 3 (OLMo team 2025): norms after attention and feed-forward network rather than before them, and of all heads'
+//! queries and keys together; in OLMo 3 three layers of four have a window, and turn without scaling.
 #![forbid(unsafe_code)]
 
 use super::Network;
@@ -13,15 +13,16 @@ use crate::backend::{Activation, Pairing};
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let sizes = Sizes::load(loader)?;
     let width = sizes.width;
-    if loader.optional_size("attention.sliding_window")?.is_some() {
-        return Err(loader.unsupported("attention to a window".to_owned()));
-    }
-    let rope = Rope::load(loader, Pairing::Halves, Heads::load(loader, 0, width)?.shape.key_dim)?;
+    let dim = Heads::load(loader, 0, width)?.shape.key_dim;
+    let (local, _) = Rope::unscaled(loader, Pairing::Halves, dim, "rope.freq_base", 10_000.0)?;
+    let ropes = vec![Rope::load(loader, Pairing::Halves, dim)?, local];
     let block = |layer| {
         let heads = Heads::load(loader, layer, width)?;
-        let attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
+        let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
+        attention.spec.window = loader.window(layer, 4)?;
+        attention.rope = Some(usize::from(attention.spec.window.is_some()));
         let feed_forward = Dense::gated(loader, layer, width, Activation::Silu)?;
         Block::with_post_norms_alone(loader, layer, width, attention, feed_forward)
     };
-    Ok(Box::new(Decoder::load(loader, sizes, Norms::Rms, vec![rope], block)?))
+    Ok(Box::new(Decoder::load(loader, sizes, Norms::Rms, ropes, block)?))
 }

@@ -112,11 +112,12 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
         let key = loader.key("rope.scaling.factor");
         return Err(Error::MetadataType { key, expected: "a positive number", found: factor.to_string() });
     }
+    let attention = f64::from(loader.optional_float("rope.scaling.attn_factor")?.unwrap_or(1.0));
     match metadata.str(&key)? {
-        Some("none") => Ok(1.0),
+        Some("none" | "longrope") => Ok(attention),
         None | Some("linear") => {
             speeds.iter_mut().for_each(|speed| *speed /= factor);
-            Ok(1.0)
+            Ok(attention)
         }
         Some("yarn") => {
             let trained = match loader.optional_size("rope.scaling.original_context_length")? {
@@ -128,7 +129,6 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
             };
             let fast = optional("rope.scaling.yarn_beta_fast", 32.0)?;
             let slow = optional("rope.scaling.yarn_beta_slow", 1.0)?;
-            let attention = optional("rope.scaling.attn_factor", 1.0)?;
             // The pair that turns `turns` times within the trained context.
             let pair = |turns: f64| {
                 let wavelength = trained as f64 / (turns * 2.0 * std::f64::consts::PI);
@@ -141,9 +141,6 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
                 *speed *= slowed / factor + (1.0 - slowed);
             }
             Ok(attention * (1.0 + 0.1 * libm::log(factor)))
-        }
-        Some("longrope") => {
-            loader.optional_float("rope.scaling.attn_factor").map(|x| f64::from(x.unwrap_or(1.0)))
         }
         Some(other) => Err(loader.unsupported(format!("rope scaling `{other}` (`{key}`)"))),
     }

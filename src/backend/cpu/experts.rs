@@ -72,10 +72,10 @@ impl Cpu<'_> {
     }
 
     /// See [`crate::backend::Backend::weigh`].
-    pub(super) fn weigh_slots(&mut self, slots: &Slots, x: Act) -> Result<()> {
-        self.for_each_row(x, |slot, row| {
-            let weight = slots.weights.get(slot).copied().unwrap_or(0.0);
-            row.iter_mut().for_each(|x| *x *= weight);
+    pub(super) fn weigh_rows(&mut self, weights: &[f32], x: Act) -> Result<()> {
+        self.for_each_row(x, |row, data| {
+            let weight = weights.get(row).copied().unwrap_or(0.0);
+            data.iter_mut().for_each(|x| *x *= weight);
             Ok(())
         })
     }

@@ -370,8 +370,8 @@ impl Backend for Cpu<'_> {
         self.multiply_by_expert(weights, slots, x)
     }
 
-    fn weigh(&mut self, slots: &Slots, x: Act) -> Result<()> {
-        self.weigh_slots(slots, x)
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
+        self.weigh_rows(weights, x)
     }
 
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {

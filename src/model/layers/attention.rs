@@ -40,6 +40,22 @@ impl Heads {
     }
 }
 
+/// Queries that grow with their position (Meta 2025, Llama 4): by `ln(floor((position + offset) / floor) + 1) scale + 1`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Temperature {
+    pub scale: f32,
+    /// Positions for which the factor is the same.
+    pub floor: usize,
+    pub offset: f32,
+}
+
+impl Temperature {
+    fn at(self, position: usize) -> f32 {
+        let step = libm::floorf((position as f32 + self.offset) / self.floor as f32);
+        libm::logf(step + 1.0) * self.scale + 1.0
+    }
+}
+
 /// Self-attention of grouped queries. The public fields are what architectures change after [`SelfAttention::load`].
 pub(crate) struct SelfAttention {
     pub spec: Attention,
@@ -47,6 +63,7 @@ pub(crate) struct SelfAttention {
     pub rope: Option<usize>,
     /// Whether the norms of queries and keys come after the turn.
     pub turn_first: bool,
+    pub temperature: Option<Temperature>,
     /// The bound of queries', keys' and values' magnitudes.
     pub clamp: Option<f32>,
     pub query: Linear,
@@ -94,6 +111,7 @@ impl SelfAttention {
             },
             rope: Some(0),
             turn_first: false,
+            temperature: None,
             clamp: None,
             query: part("attn_q", 0, queries)?,
             key: part("attn_k", queries, keys)?,
@@ -153,6 +171,10 @@ impl Mixer for SelfAttention {
         }
         self.prepare(pass, q, self.query_norm.as_ref(), turned)?;
         self.prepare(pass, k, self.key_norm.as_ref(), turned)?;
+        if let Some(temperature) = self.temperature {
+            let factors: Vec<f32> = pass.positions().map(|position| temperature.at(position)).collect();
+            pass.backend.weigh(&factors, q)?;
+        }
         let mut heads = pass.backend.attention(&self.spec, pass.cache, layer, pass.start, q, k, v)?;
         if let Some(gate) = &self.gate {
             let gate = gate.forward(pass, x)?;

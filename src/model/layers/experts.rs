@@ -190,7 +190,7 @@ impl FeedForward for Experts {
         let slots = Slots::new(&chosen);
         let input = pass.backend.select(x, &slots.tokens)?;
         if self.weigh_input {
-            pass.backend.weigh(&slots, input)?;
+            pass.backend.weigh(&slots.weights, input)?;
         }
         let inner = match &self.gate {
             Some(gate) => {

@@ -7,7 +7,7 @@ mod experts;
 mod feed_forward;
 mod linear;
 
-pub(crate) use attention::{Heads, SelfAttention};
+pub(crate) use attention::{Heads, SelfAttention, Temperature};
 pub(crate) use decoder::{Block, Decoder, Mixer, Sizes};
 pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
