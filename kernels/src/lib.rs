@@ -20,6 +20,7 @@ pub mod norm;
 mod output;
 pub mod product;
 pub mod quant;
+pub mod recurrence;
 pub mod rope;
 pub mod simd;
 mod tile;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gristmill_kernels::attention::{BLOCK, Block, Numbers, padded, to_half};
 
+use super::state::States;
 use crate::{Error, Result};
 
 /// In which precision keys and values are kept.
@@ -108,13 +109,15 @@ struct Page {
 /// page alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
+    /// What recurrent layers keep.
+    pub states: States,
     ty: CacheType,
     layers: Vec<(LayerShape, Vec<Arc<Page>>)>,
 }
 
 impl Cache {
     pub fn new(ty: CacheType, layers: impl IntoIterator<Item = LayerShape>) -> Self {
-        Cache { ty, layers: layers.into_iter().map(|shape| (shape, Vec::new())).collect() }
+        Cache { states: States::default(), ty, layers: layers.into_iter().map(|shape| (shape, Vec::new())).collect() }
     }
 
     /// Bytes that a sequence of `len` positions takes; `usize::MAX` for more than can be counted.
@@ -125,6 +128,7 @@ impl Cache {
 
     /// Forgets all positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
+        self.states.truncate(len);
         for (_, pages) in &mut self.layers {
             pages.truncate(len.div_ceil(BLOCK));
         }

@@ -1,10 +1,14 @@
 //! Our model code with ggml's matrix products: all else is [`Cpu`]'s.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cpu::{Cpu, add_bias};
-use super::{Act, Activation, Attention, Backend, Cache, Grouped, Map, Mark, Matrix, Norm, Slots, Turns};
+use super::{
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Slots,
+    Turns,
+};
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};
 
@@ -128,6 +132,29 @@ impl Backend for OverCpu<'_> {
 
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
         self.cpu.combine(slots, weighted, x)
+    }
+
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+        self.cpu.scale_columns(factors, x)
+    }
+
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
+        self.cpu.columns(parts)
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
+        self.cpu.convolve(by, state, x)
+    }
+
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act> {
+        self.cpu.recur(by, state, queries_keys_values, decays, rates)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

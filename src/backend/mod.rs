@@ -7,12 +7,18 @@ pub(crate) mod cpu;
 mod experts;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
+mod recurrence;
+mod state;
 
 pub use cache::CacheType;
 pub(crate) use cache::{Cache, LayerShape};
 pub(crate) use experts::{Grouped, Slots};
+pub(crate) use recurrence::{Convolution, Recurrence};
+pub(crate) use state::KEPT as KEPT_STATES;
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
+
+use std::ops::Range;
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -222,6 +228,23 @@ pub(crate) trait Backend {
     /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
     /// token chose them: `[tokens, width]`.
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
+    /// Each row of `x` times `factors`, value by value, in place.
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()>;
+    /// Columns of matrices of as many rows, side by side, as a new matrix.
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act>;
+    /// The convolution of `x` `[tokens, channels]` over the tokens, from the last ones of `state` on, which become those of
+    /// `x`.
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act>;
+    /// Carries `state` through the tokens: of queries, keys `[tokens, key_heads * key_dim]`, values `[tokens, heads *
+    /// value_dim]`, decays and rates `[tokens, heads]` it makes results shaped as the values.
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.

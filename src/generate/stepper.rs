@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheType};
+use crate::backend::{Cache, CacheType, KEPT_STATES};
 use crate::model::Model;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -140,7 +140,8 @@ impl Model {
 
     /// Bytes that the cache of a sequence of `tokens` tokens takes; `usize::MAX` for more than can be counted.
     pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
-        Cache::bytes(ty, &self.network().cache_layers(), tokens)
+        let states = self.network().state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
+        Cache::bytes(ty, &self.network().cache_layers(), tokens).saturating_add(states)
     }
 }
 
@@ -202,6 +203,7 @@ impl Stepper {
     /// Those of [`Stepper::feed`].
     pub fn feed_with(&mut self, tokens: &[u32], mut progress: impl FnMut(Range<usize>)) -> Result<()> {
         self.check(tokens)?;
+        self.catch_up()?;
         let mut done = 0;
         for batch in tokens.chunks(self.options.batch) {
             let last = done + batch.len() == tokens.len();
@@ -229,6 +231,7 @@ impl Stepper {
     /// Those of [`Stepper::feed`].
     pub fn feed_each(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.check(tokens)?;
+        self.catch_up()?;
         let mut done = 0;
         for batch in tokens.chunks(self.options.batch) {
             let outputs: Vec<usize> = (0..batch.len()).collect();
@@ -248,6 +251,9 @@ impl Stepper {
     }
 
     /// Forgets all tokens from `len` on. The logits are forgotten too, unless nothing was to be forgotten.
+    ///
+    /// Models with recurrent layers keep the states after the last two passes alone: the next [`Stepper::feed`] feeds them
+    /// what is missing once more.
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
@@ -283,10 +289,36 @@ impl Stepper {
         Ok(())
     }
 
+    /// Feeds again what recurrent layers have no state of: after [`Stepper::truncate`] they go on from the last state that
+    /// they still have.
+    fn catch_up(&mut self) -> Result<()> {
+        let mut start = self.cache.states.resume(self.tokens.len());
+        while start < self.tokens.len() {
+            let rest = self.tokens.iter().skip(start);
+            let batch: Vec<u32> = rest.take(self.options.batch).copied().collect();
+            self.run(&batch, start, &[], |_, _| ())?;
+            start += batch.len();
+        }
+        Ok(())
+    }
+
     /// One pass; the sequence grows by `batch` only if all of it succeeds.
-    fn pass(&mut self, batch: &[u32], outputs: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
-        let Stepper { model, tokens, cache, work, cancel, context, .. } = self;
-        let (start, context) = (tokens.len(), *context);
+    fn pass(&mut self, batch: &[u32], outputs: &[usize], each: impl FnMut(usize, &[f32])) -> Result<()> {
+        self.run(batch, self.tokens.len(), outputs, each)?;
+        self.tokens.extend_from_slice(batch);
+        Ok(())
+    }
+
+    /// One pass over the tokens from position `start` on; the cache grows only if all of it succeeds.
+    fn run(
+        &mut self,
+        batch: &[u32],
+        start: usize,
+        outputs: &[usize],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let Stepper { model, cache, work, cancel, context, .. } = self;
+        let context = *context;
         let done = model.pass(work, |backend| {
             let mut pass = Pass {
                 backend: &mut *backend,
@@ -304,9 +336,8 @@ impl Stepper {
             }
             Ok(())
         });
-        match done {
-            Ok(()) => tokens.extend_from_slice(batch),
-            Err(_) => cache.truncate(start),
+        if done.is_err() {
+            cache.truncate(start);
         }
         done
     }

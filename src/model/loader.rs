@@ -92,6 +92,11 @@ impl<'a> Loader<'a> {
         Ok(count.map(|count| count as usize))
     }
 
+    /// Whether a layer has no attention: no heads of keys.
+    pub fn recurrent(&self, layer: usize) -> Result<bool> {
+        Ok(self.count_at("attention.head_count_kv", layer)? == Some(0))
+    }
+
     /// An array of one integer for each layer; `None` for anything but an array.
     fn layered(&self, name: &str) -> Result<Option<Vec<u32>>> {
         let key = self.key(name);
@@ -230,6 +235,18 @@ impl<'a> Loader<'a> {
     /// The vector `name` of `len` floats.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         self.floats(name, &[len])
+    }
+
+    /// The tensor `name` of any shape with `len` floats.
+    pub fn vector_of(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let shape = self.file.tensor(name).map(|tensor| tensor.info.shape().to_vec());
+        let shape = shape.filter(|shape| shape.iter().product::<usize>() == len);
+        self.floats(name, shape.as_deref().unwrap_or(&[len]))
+    }
+
+    /// As [`Loader::vector_of`], where it is there.
+    pub fn optional_vector_of(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        if self.has(name) { self.vector_of(name, len).map(Some) } else { Ok(None) }
     }
 
     /// The matrix `name` of `rows` rows of `len` as floats, row by row.

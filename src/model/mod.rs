@@ -22,6 +22,12 @@ mod gemma3;
 mod mistral3;
 mod cohere2;
 mod exaone4;
+mod qwen35;
+mod qwen3next;
+mod lfm2;
+mod mamba2;
+mod granite_hybrid;
+mod falcon_h1;
 mod layers;
 mod llama;
 mod loader;
@@ -68,6 +74,9 @@ pub struct Architecture {
 
 /// Every architecture that can be run: the one list, from which loading, documentation and tests follow.
 pub const ARCHITECTURES: &[Architecture] = &[
+    Architecture { name: "qwen35", models: "Qwen 3.5", load: qwen35::load },
+    Architecture { name: "qwen35moe", models: "Qwen 3.5 with experts", load: qwen35::load_with_experts },
+    Architecture { name: "qwen3next", models: "Qwen 3 Next", load: qwen3next::load },
     Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
     Architecture { name: "qwen3moe", models: "Qwen 3 with experts", load: qwen3moe::load },
     Architecture { name: "gemma3", models: "Gemma 3", load: gemma3::load },
@@ -93,6 +102,11 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "falcon", models: "Falcon", load: falcon::load },
     Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", load: gptneox::load },
     Architecture { name: "gpt2", models: "GPT-2", load: gpt2::load },
+    Architecture { name: "lfm2", models: "LFM 2", load: lfm2::load },
+    Architecture { name: "lfm2moe", models: "LFM 2 with experts", load: lfm2::load },
+    Architecture { name: "mamba2", models: "Mamba 2", load: mamba2::load },
+    Architecture { name: "granitehybrid", models: "Granite 4", load: granite_hybrid::load },
+    Architecture { name: "falcon-h1", models: "Falcon H1", load: falcon_h1::load },
     Architecture { name: "nemotron", models: "Nemotron", load: nemotron::load },
     Architecture { name: "minicpm", models: "MiniCPM", load: minicpm::load },
     Architecture { name: "internlm2", models: "InternLM 2", load: internlm2::load },
@@ -108,6 +122,10 @@ pub(crate) trait Network: Send + Sync {
     fn vocabulary(&self) -> usize;
     /// What each layer keeps for a position.
     fn cache_layers(&self) -> Vec<LayerShape>;
+    /// Floats that recurrent layers keep of all positions together.
+    fn state_len(&self) -> usize {
+        0
+    }
     /// How many positions there can be at all; `None` where the model sets no bound.
     fn most_positions(&self) -> Option<usize>;
     /// Logits of the pass's outputs, `[outputs, vocabulary]`; `None` where none are wanted.

@@ -65,6 +65,13 @@ fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> f64 {
     assert_eq!(logits(&model, &tokens, 1, CacheType::F32), found, "{file}: token by token");
     assert_eq!(logits(&model, &tokens, 7, CacheType::F32), found, "{file}: seven tokens at a time");
 
+    // Taken back to the middle, a sequence goes on as before.
+    let mut stepper = model.stepper(StepperOptions::default().cache(CacheType::F32).context(33)).unwrap();
+    stepper.feed(&tokens).unwrap();
+    stepper.truncate(20);
+    stepper.feed(&tokens[20..]).unwrap();
+    assert_eq!(stepper.logits(), &found[found.len() - width..], "{file}: taken back");
+
     let (_, last) = npy(&folder.join(reference["last"].as_str().unwrap()));
     for (name, expected) in ["s8", "s96"].iter().zip(last.chunks(width)) {
         let tokens = sequence(folder, case, name);

@@ -32,4 +32,12 @@ impl Cpu<'_> {
         self.put(factors, by);
         done
     }
+
+    /// See [`crate::backend::Backend::scale_columns`].
+    pub(super) fn scale_each_column(&mut self, factors: &[f32], x: Act) -> Result<()> {
+        self.for_each_row(x, |_, data| {
+            data.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+            Ok(())
+        })
+    }
 }

@@ -2,8 +2,10 @@
 
 mod elementwise;
 mod experts;
+mod recurrence;
 pub(crate) mod threads;
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, quantize};
@@ -13,7 +15,10 @@ use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
-use super::{Act, Activation, Attention, Backend, Cache, Grouped, Map, Mark, Matrix, Norm, Slots, Turns};
+use super::{
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Slots,
+    Turns,
+};
 use crate::{Error, Result};
 use threads::Team;
 
@@ -376,6 +381,29 @@ impl Backend for Cpu<'_> {
 
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
         self.combine_slots(slots, weighted, x)
+    }
+
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+        self.scale_each_column(factors, x)
+    }
+
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
+        self.join_columns(parts)
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
+        self.convolve_tokens(by, state, x)
+    }
+
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act> {
+        self.recur_heads(by, state, queries_keys_values, decays, rates)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

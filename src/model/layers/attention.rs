@@ -1,7 +1,7 @@
 //! Self-attention of grouped queries.
 #![forbid(unsafe_code)]
 
-use super::decoder::{Mixer, Turned};
+use super::decoder::{Mixer, Sizes, Turned};
 use super::linear::Linear;
 use crate::backend::{Act, Activation, Attention, LayerShape, Map, Norm};
 use crate::model::loader::{Loader, Norms};
@@ -38,6 +38,16 @@ impl Heads {
         }
         Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim } })
     }
+
+    /// Those of the first layer that has attention.
+    pub fn first(loader: &Loader<'_>, sizes: Sizes) -> Result<Option<Self>> {
+        for layer in 0..sizes.layers {
+            if !loader.recurrent(layer)? {
+                return Self::load(loader, layer, sizes.width).map(Some);
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Queries that grow with their position (Meta 2025, Llama 4): by `ln(floor((position + offset) / floor) + 1) scale + 1`.
@@ -67,6 +77,8 @@ pub(crate) struct SelfAttention {
     /// The bound of queries', keys' and values' magnitudes.
     pub clamp: Option<f32>,
     pub query: Linear,
+    /// Whether each head's query is followed by a gate: the attention is multiplied by its sigmoid.
+    pub gated_query: bool,
     pub key: Linear,
     pub value: Linear,
     pub output: Linear,
@@ -75,14 +87,38 @@ pub(crate) struct SelfAttention {
     pub key_norm: Option<Norm>,
     /// The norm before the output matrix.
     pub output_norm: Option<Norm>,
-    /// `[heads * value_dim]`: the attention is multiplied by this one's sigmoid.
-    pub gate: Option<Linear>,
 }
 
 impl SelfAttention {
+    /// As [`SelfAttention::load`], where each head's rows of `attn_q` are its query's and then its gate's.
+    pub fn load_gated(loader: &Loader<'_>, layer: usize, width: usize, heads: Heads) -> Result<Self> {
+        let query = |rows| Linear::load(loader, &format!("blk.{layer}.attn_q"), 2 * rows, width);
+        Ok(SelfAttention { gated_query: true, ..Self::load_with(loader, layer, width, heads, query)? })
+    }
+
     /// `attn_{q,k,v,output}` of a layer, or the fused `attn_qkv`, and the root mean square norms `attn_{q,k}_norm` where
     /// they are there. Queries and keys turn by the decoder's first angles.
     pub fn load(loader: &Loader<'_>, layer: usize, width: usize, heads: Heads) -> Result<Self> {
+        let query = |rows| {
+            let fused = format!("blk.{layer}.attn_qkv");
+            if loader.has(&format!("{fused}.weight")) {
+                let (keys, values) = (heads.shape.key_dim, heads.shape.value_dim);
+                let all = rows + heads.shape.heads * (keys + values);
+                Linear::load_rows(loader, &fused, all, width, 0..rows)
+            } else {
+                Linear::load(loader, &format!("blk.{layer}.attn_q"), rows, width)
+            }
+        };
+        Self::load_with(loader, layer, width, heads, query)
+    }
+
+    fn load_with(
+        loader: &Loader<'_>,
+        layer: usize,
+        width: usize,
+        heads: Heads,
+        query: impl FnOnce(usize) -> Result<Linear>,
+    ) -> Result<Self> {
         let prefix = format!("blk.{layer}");
         let Heads { count, shape } = heads;
         let sizes = [count * shape.key_dim, shape.heads * shape.key_dim, shape.heads * shape.value_dim];
@@ -113,14 +149,14 @@ impl SelfAttention {
             turn_first: false,
             temperature: None,
             clamp: None,
-            query: part("attn_q", 0, queries)?,
+            query: query(queries)?,
+            gated_query: false,
             key: part("attn_k", queries, keys)?,
             value: part("attn_v", queries + keys, values)?,
             output: Linear::load(loader, &format!("{prefix}.attn_output"), width, count * shape.value_dim)?,
             query_norm: norm("attn_q_norm", queries)?,
             key_norm: norm("attn_k_norm", keys)?,
             output_norm: None,
-            gate: None,
         })
     }
 
@@ -162,7 +198,13 @@ impl Mixer for SelfAttention {
     }
 
     fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, turned: &Turned) -> Result<Act> {
-        let (q, k) = (self.query.forward(pass, x)?, self.key.forward(pass, x)?);
+        let (mut q, k) = (self.query.forward(pass, x)?, self.key.forward(pass, x)?);
+        let mut gate = None;
+        if self.gated_query {
+            let (dim, both) = (self.spec.shape.key_dim, q.split(2 * self.spec.shape.key_dim));
+            gate = Some(pass.backend.columns(&[(both, dim..2 * dim)])?.split(q.width / 2));
+            q = pass.backend.columns(&[(both, 0..dim)])?.split(q.width / 2);
+        }
         let v = self.value.forward(pass, x)?;
         if let Some(bound) = self.clamp {
             for act in [q, k, v] {
@@ -176,8 +218,7 @@ impl Mixer for SelfAttention {
             pass.backend.weigh(&factors, q)?;
         }
         let mut heads = pass.backend.attention(&self.spec, pass.cache, layer, pass.start, q, k, v)?;
-        if let Some(gate) = &self.gate {
-            let gate = gate.forward(pass, x)?;
+        if let Some(gate) = gate {
             pass.backend.gated(Activation::Sigmoid, gate, heads)?;
             heads = gate;
         }

@@ -25,6 +25,20 @@ pub(crate) trait Mixer: Send + Sync {
     }
 }
 
+impl Mixer for Box<dyn Mixer> {
+    fn shape(&self) -> LayerShape {
+        (**self).shape()
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, turned: &Turned) -> Result<Act> {
+        (**self).forward(pass, layer, x, turned)
+    }
+
+    fn state_len(&self) -> usize {
+        (**self).state_len()
+    }
+}
+
 /// The sizes that every decoder has.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
@@ -85,7 +99,7 @@ impl Block {
     ) -> Result<Self> {
         Ok(Block {
             mixer_norm: Some(norms.load(loader, &format!("blk.{layer}.attn_norm"), width)?),
-            ..Self::bare(mixer, feed_forward)
+            ..Self::bare(mixer, Some(Box::new(feed_forward)))
         })
     }
 
@@ -97,7 +111,7 @@ impl Block {
         mixer: impl Mixer + 'static,
         feed_forward: impl FeedForward + 'static,
     ) -> Result<Self> {
-        Self::bare(mixer, feed_forward).with_post_norms(loader, layer, width)
+        Self::bare(mixer, Some(Box::new(feed_forward))).with_post_norms(loader, layer, width)
     }
 
     /// With root mean square norms `post_attention_norm` and `post_ffw_norm` after the two parts.
@@ -110,14 +124,25 @@ impl Block {
         })
     }
 
+    /// Without a feed-forward network, and the norm `attn_norm`.
+    pub fn mixer_alone(
+        loader: &Loader<'_>,
+        layer: usize,
+        width: usize,
+        mixer: impl Mixer + 'static,
+    ) -> Result<Self> {
+        let norm = Norms::Rms.load(loader, &format!("blk.{layer}.attn_norm"), width)?;
+        Ok(Block { mixer_norm: Some(norm), ..Self::bare(mixer, None) })
+    }
+
     /// Without any norm.
-    fn bare(mixer: impl Mixer + 'static, feed_forward: impl FeedForward + 'static) -> Self {
+    fn bare(mixer: impl Mixer + 'static, feed_forward: Option<Box<dyn FeedForward>>) -> Self {
         Block {
             mixer_norm: None,
             mixer: Box::new(mixer),
             mixer_post_norm: None,
             feed_forward_norm: None,
-            feed_forward: Some(Box::new(feed_forward)),
+            feed_forward,
             feed_forward_post_norm: None,
             parallel: false,
             residual_scale: 1.0,
@@ -153,6 +178,18 @@ impl Decoder {
         ropes: Vec<Rope>,
         block: impl Fn(usize) -> Result<Block>,
     ) -> Result<Self> {
+        Self::load_named(loader, sizes, norms, "output_norm", ropes, block)
+    }
+
+    /// As [`Decoder::load`], with the last norm under another name.
+    pub fn load_named(
+        loader: &Loader<'_>,
+        sizes: Sizes,
+        norms: Norms,
+        output_norm: &str,
+        ropes: Vec<Rope>,
+        block: impl Fn(usize) -> Result<Block>,
+    ) -> Result<Self> {
         let Sizes { width, layers, vocabulary } = sizes;
         Ok(Decoder {
             embedding: loader.matrix("token_embd.weight", vocabulary, width)?,
@@ -161,7 +198,7 @@ impl Decoder {
             positions: None,
             ropes,
             blocks: (0..layers).map(block).collect::<Result<_>>()?,
-            output_norm: norms.load(loader, "output_norm", width)?,
+            output_norm: norms.load(loader, output_norm, width)?,
             output: Linear::optional(loader, "output", vocabulary, width)?,
             logit_scale: 1.0,
             logit_cap: None,
@@ -225,6 +262,10 @@ impl Network for Decoder {
 
     fn cache_layers(&self) -> Vec<LayerShape> {
         self.blocks.iter().map(|block| block.mixer.shape()).collect()
+    }
+
+    fn state_len(&self) -> usize {
+        self.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.mixer.state_len()))
     }
 
     fn most_positions(&self) -> Option<usize> {

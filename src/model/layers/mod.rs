@@ -3,12 +3,21 @@
 
 mod attention;
 mod decoder;
+mod delta_net;
 mod experts;
 mod feed_forward;
 mod linear;
+mod mamba2;
 
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
-pub(crate) use decoder::{Block, Decoder, Mixer, Sizes};
+pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};
+pub(crate) use delta_net::{DeltaNet, convolution};
 pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
 pub(crate) use linear::Linear;
+pub(crate) use mamba2::Mamba2;
+
+/// `ln(1 + exp(x))`.
+fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
+}

@@ -7,7 +7,7 @@ SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
 
 def case(name, causal=None, **more):
     """A case by the names of transformers' classes; `SMALL` with `more` on top, `None` takes a value away."""
-    extra = {key: more.pop(key) for key in ("seed", "adjust", "edit", "after") if key in more}
+    extra = {key: more.pop(key) for key in ("seed", "adjust", "edit", "after", "relabel", "set", "reference") if key in more}
     own = more.pop("own", False)
     settings = {**({} if own else SMALL), **more}
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -45,6 +45,9 @@ CASES = {
     "hunyuan-dense": case("HunYuanDenseV1", head_dim=16),
     "seed-oss": case("SeedOss", head_dim=16, attention_bias=True, attention_out_bias=False),
     "nemotron": case("Nemotron", partial_rotary_factor=0.5, head_dim=8, edit=lambda h: h.update(rope_theta=10000.0)),
+    "minicpm": case("Llama", relabel="minicpm", reference="llama.cpp",
+                    set={"minicpm.embedding_scale": 3.0, "minicpm.residual_scale": 0.6, "minicpm.logit_scale": 2.0}),
+    "internlm2": case("Llama", relabel="internlm2", reference="llama.cpp"),
     "bitnet": case("BitNet", hidden_act="silu", tie_word_embeddings=True),
     "glm4moe": case("Glm4Moe", head_dim=16, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True,
                     n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, n_shared_experts=1,
@@ -62,7 +65,9 @@ CASES = {
     "gemma3": case("Gemma3Text", causal="Gemma3ForCausalLM", head_dim=16, num_hidden_layers=4, sliding_window=16,
                    sliding_window_pattern=2, query_pre_attn_scalar=16, rope_scaling=dict(rope_type="linear", factor=8.0)),
     "olmo3": case("Olmo3", num_hidden_layers=4, sliding_window=16),
-    "ministral3": case("Mistral", head_dim=8),
+    "ministral3": case("Ministral3", head_dim=8, max_position_embeddings=256, rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=32, beta_fast=32.0,
+        beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
     "gemma2": case("Gemma2", head_dim=16, num_hidden_layers=4, sliding_window=16, query_pre_attn_scalar=20,
                    attn_logit_softcapping=5.0, final_logit_softcapping=4.0),
     "cohere2": case("Cohere2", edit=lambda h: h.update(rotary_pct=1.0), num_hidden_layers=4, sliding_window=16, sliding_window_pattern=4, logit_scale=0.25),
@@ -83,6 +88,12 @@ CASES = {
                       linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
                       linear_conv_kernel_dim=4, shared_expert_intermediate_size=16, partial_rotary_factor=0.5,
                       norm_topk_prob=True),
+    "qwen35": case("Qwen3_5Text", causal="Qwen3_5ForCausalLM", head_dim=16, num_hidden_layers=4,
+                   linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
+                   linear_conv_kernel_dim=4),
+    "qwen35moe": case("Qwen3_5MoeText", causal="Qwen3_5MoeForCausalLM", head_dim=16, num_hidden_layers=4,
+                      linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+                      linear_value_head_dim=16, linear_conv_kernel_dim=4, **EXPERTS, shared_expert_intermediate_size=16),
     "mamba": case("Mamba", own=True, vocab_size=64, hidden_size=32, state_size=8, num_hidden_layers=2, time_step_rank=4),
     "mamba2": case("Mamba2", own=True, vocab_size=64, hidden_size=32, state_size=16, num_hidden_layers=2, head_dim=16,
                    num_heads=4, n_groups=1, expand=2),

@@ -78,6 +78,8 @@ def convert(folder, out, after, kind=gguf.LlamaFileType.MOSTLY_F16):
     hparams = {**hparams, **hparams.get("text_config", {})} if "architectures" not in hparams else hparams
     cls = get_model_class(hparams["architectures"][0])
     cls.set_vocab = no_vocabulary
+    if hasattr(cls, "no_mtp"):
+        cls.no_mtp = True
     with torch.inference_mode():
         writer = cls(folder, kind, out, hparams=hparams)
         if after:
@@ -85,22 +87,44 @@ def convert(folder, out, after, kind=gguf.LlamaFileType.MOSTLY_F16):
         writer.write()
 
 
-def compare_llama_cpp(folder, case, found):
-    """What llama.cpp makes of the same weights in single precision."""
+def relabel(file, arch, values):
+    """The same tensors as another architecture's, with further parameters."""
+    reader = gguf.GGUFReader(file)
+    old = reader.get_field("general.architecture").contents()
+    writer = gguf.GGUFWriter(f"{file}.new", arch)
+    for field in reader.fields.values():
+        if not field.name.startswith(("GGUF.", "general.architecture")):
+            kind = field.types[0]
+            sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            name = field.name.replace(f"{old}.", f"{arch}.", 1)
+            if name not in values:
+                writer.add_key_value(name, field.contents(), kind, sub)
+    for name, value in values.items():
+        writer.add_float32(name, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(f"{file}.new", file)
+
+
+def of_llama_cpp(folder, case):
+    """What llama.cpp makes of the same weights in single precision: nothing where it is not given, or its error."""
     program = os.environ.get("LLAMA_LOGITS")
     if not program:
-        return ""
+        return {}
     file = Path(folder) / "f32.gguf"
     convert(Path(folder), file, case.get("after"), gguf.LlamaFileType.ALL_F32)
+    if arch := case.get("relabel"):
+        relabel(file, arch, case.get("set", {}))
     pairs = [x for key, ids in SEQUENCES.items() for x in (f"{folder}/{key}", ",".join(map(str, ids)))]
     done = subprocess.run([program, str(file), *pairs], capture_output=True, text=True)
     if done.returncode:
-        return f"; llama.cpp fails: {done.stderr.strip()[-300:]}"
-    worst = 0
-    for key, expected in found.items():
-        other = np.fromfile(f"{folder}/{key}", np.float32).reshape(expected.shape)
-        worst = max(worst, divergence(expected, other))
-    return f"; divergence of llama.cpp {worst:.1e}"
+        return done.stderr.strip()[-300:]
+    load = lambda key: np.fromfile(f"{folder}/{key}", np.float32).reshape(-1, VOCABULARY)
+    return {key: load(key) for key in SEQUENCES}
 
 
 def make(name, case):
@@ -120,15 +144,28 @@ def make(name, case):
             hparams = json.loads(path.read_text())
             case["edit"](hparams)
             path.write_text(json.dumps(hparams))
+        # Some converters count the tokens.
+        vocabulary = {"model": {"vocab": {str(i): i for i in range(VOCABULARY)}}, "added_tokens": []}
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(vocabulary))
         file = HERE / f"{name}.gguf"
         convert(Path(folder), file, case.get("after"))
-        line = compare_llama_cpp(folder, case, found)
+        if arch := case.get("relabel"):
+            relabel(file, arch, case.get("set", {}))
+        other = of_llama_cpp(folder, case)
+        if isinstance(other, str):
+            line = f"; llama.cpp fails: {other}"
+        else:
+            worst = max(divergence(found[key], other[key]) for key in other) if other else 0
+            line = f"; divergence of llama.cpp {worst:.1e}" if other else ""
+        by = f"transformers {transformers.__version__}"
+        if case.get("reference") == "llama.cpp":
+            found, by = other, "llama.cpp (ggml 0.25.3)"
     np.save(HERE / f"{name}.s33.npy", found["s33"])
     np.save(HERE / f"{name}.last.npy", np.stack([found["s8"][-1], found["s96"][-1]]))
     arch = gguf.GGUFReader(file).get_field("general.architecture").contents()
     spread = float(found["s96"].std())
     print(f"{name}: {arch}, {file.stat().st_size} bytes, logits' deviation {spread:.2f}{line}", flush=True)
-    return {"name": name, "arch": arch, "file": file.name, "by": f"transformers {transformers.__version__}"}
+    return {"name": name, "arch": arch, "file": file.name, "by": by}
 
 
 def main():
