@@ -17,8 +17,18 @@ pub enum Form {
     Floats,
     /// 8-bit codes, a scale and a sum of codes for every 32.
     Scaled,
-    /// 8-bit codes, a scale for every 256 and a sum of codes for every 16.
+    /// 8-bit codes, a scale for every 256 and the sums of codes of a superblock ([`Sums`]).
     Superblocks,
+}
+
+/// The sums of the codes of 256 activations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Sums {
+    /// Of each 16 codes.
+    pub of_16: [i16; 16],
+    /// Of each 32 codes.
+    pub of_32: [i16; 8],
 }
 
 impl Form {
@@ -28,6 +38,15 @@ impl Form {
             Form::Floats => 1,
             Form::Scaled => 32,
             Form::Superblocks => 256,
+        }
+    }
+
+    /// Numbers of 32 bits that the sums of `len` activations take.
+    pub const fn sums_len(self, len: usize) -> usize {
+        match self {
+            Form::Floats => 0,
+            Form::Scaled => len / 32,
+            Form::Superblocks => len / 256 * (size_of::<Sums>() / 4),
         }
     }
 }
@@ -58,7 +77,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Columns that [`quantize`] made, of `len` each: codes `[count, len]`, scales `[count, len / block]`, sums
-    /// `[count, len / 32]`.
+    /// `[count, form.sums_len(len)]`.
     ///
     /// # Errors
     /// [`Mismatch`] where the form is [`Form::Floats`], `len` is not a multiple of the form's block, or the slices
@@ -82,8 +101,8 @@ impl<'a> Columns<'a> {
         if scales.len() != codes.len() / block {
             return Err(Mismatch { what: "scales", expected: codes.len() / block, found: scales.len() });
         }
-        if sums.len() != codes.len() / 32 {
-            return Err(Mismatch { what: "sums", expected: codes.len() / 32, found: sums.len() });
+        if sums.len() != form.sums_len(codes.len()) {
+            return Err(Mismatch { what: "sums", expected: form.sums_len(codes.len()), found: sums.len() });
         }
         let count = codes.len() / len;
         Ok(Columns { form, len, count, floats: &[], codes, scales, sums })
@@ -130,14 +149,16 @@ impl<'a> Columns<'a> {
         &self.sums[c * (self.len / 32)..][..self.len / 32]
     }
 
-    /// The sums of the codes of column `c`, 16 for each superblock: even sixteens, then odd ones.
+    /// The sums of the codes of column `c`, for each superblock.
     #[inline(always)]
-    pub(crate) fn short_sums(&self, c: usize) -> &'a [[i16; 16]] {
-        bytemuck::cast_slice(self.sums(c).as_chunks::<8>().0)
+    pub(crate) fn superblock_sums(&self, c: usize) -> &'a [Sums] {
+        let len = self.form.sums_len(self.len);
+        bytemuck::cast_slice(&self.sums[c * len..][..len])
     }
 }
 
-/// Quantizes one column `x` to `form`: codes `[len]`, scales `[len / block]`, sums `[len / 32]`.
+/// Quantizes one column `x` to `form`: codes `[len]`, scales `[len / block]`, sums
+/// `[form.sums_len(len)]`.
 ///
 /// # Errors
 /// [`Mismatch`] where the lengths do not belong together or `form` is [`Form::Floats`].
@@ -182,7 +203,7 @@ impl Task for Quantize<'_> {
             let largest = isa.max_magnitude(largest);
             let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
             self.scales[i] = largest / 127.0;
-            let mut sixteens = [0; 16];
+            let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8] };
             for (part, (x, codes)) in x.iter().zip(codes.as_chunks_mut::<32>().0).enumerate() {
                 let rounded = code_floats(isa, x, inverse);
                 isa.store_signed_bytes(isa.to_codes(rounded), codes);
@@ -191,11 +212,12 @@ impl Task for Quantize<'_> {
                 if self.form == Form::Scaled {
                     self.sums[i] = i32::from(even) + i32::from(odd);
                 } else {
-                    (sixteens[part], sixteens[8 + part]) = (even, odd);
+                    of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
+                    of_superblock.of_32[part] = even + odd;
                 }
             }
             if self.form == Form::Superblocks {
-                self.sums[8 * i..][..8].copy_from_slice(&bytemuck::cast::<_, [i32; 8]>(sixteens));
+                bytemuck::cast_slice_mut::<i32, Sums>(self.sums)[i] = of_superblock;
             }
         }
     }

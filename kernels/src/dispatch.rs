@@ -23,6 +23,12 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kind of level is only made where the processor has AVX2, FMA and F16C.
             Kind::Avx2 => unsafe { avx2(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: and this one where it has AVX-VNNI too.
+            Kind::AvxVnni => unsafe { avx_vnni(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: and this one where it has AVX-512 F, BW, DQ, VL and VNNI.
+            Kind::Avx512 => unsafe { avx512(task) },
         }
     }
 }
@@ -34,4 +40,22 @@ impl Level {
 unsafe fn avx2<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller promises just that.
     task.run(unsafe { crate::simd::avx2::Avx2::new() })
+}
+
+/// # Safety
+/// The processor must have AVX2, FMA, F16C and AVX-VNNI.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn avx_vnni<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::avx_vnni::AvxVnni::new() })
+}
+
+/// # Safety
+/// The processor must have AVX2, FMA, F16C, and AVX-512 F, BW, DQ, VL and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn avx512<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::avx512::Avx512::new() })
 }

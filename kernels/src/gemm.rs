@@ -1,312 +1,309 @@
 //! Prefill: a panel of rows times many columns, with the bits that [`crate::gemv`] defines.
 //!
-//! For each panel of sixteen rows, and for each four columns:
+//! A panel is a span of sixteen rows; it and the columns' codes of that span stay in the first-level cache. For each few
+//! columns:
 //!
 //! ```text
-//! for each superblock (or block) of the row
+//! for each superblock (or part) of the span
 //!     for each group of 32 (or 16) weights
-//!         sums16 = 0                                      8 registers: 2 x 8 rows, 4 columns
-//!         for each 4 weights: sums16 += codes * activations       1 multiply, 1 add for 32 products
-//!         sums32 += sums16 * group scale                          1 multiply, 1 add for 256 products
-//!     acc = fma(float(sums32), scale of the row * scale of the column, acc)
+//!         sums = 0                                        for 16 rows, a few columns
+//!         for each 4 weights: sums += codes * activations
+//!         dots += sums * group scale
+//!     acc = fma(float(dots), scale of the row * scale of the column, acc)
 //! ```
 //!
-//! 1. Codes of four bits can be summed eight times in 16 bits, codes of five bits four times, of six bits twice
-//!    (`Codes::sums_in_16_bits`); then they are widened, and the same instruction applies the group's scale.
+//! 1. A processor with a dot product of bytes ([`Isa::DOTS`]) adds to `sums` in 32 bits. Without one they have 16 bits:
+//!    those hold eight products of 4-bit codes, four of 5-bit codes, two of 6-bit codes ([`Codes::sums_in_16_bits`]);
+//!    then they are widened by the instruction that applies the group's scale. Codes of 8 bits are 16 bits wide in the
+//!    panel, and the group's scale is in them.
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
 
 use crate::activations::Columns;
 use crate::dispatch::Task;
-use crate::gemv::shl_by_offset;
+use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::Codes;
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Kind, Panel, ROWS};
+use crate::tile::{FLOAT_ROWS, Panel, ROWS};
 
-/// Registers of eight rows in a panel.
-const VECTORS: usize = ROWS / 8;
-
-/// A value for each row and for each of `C` columns.
-type Tile<T, const C: usize> = [[T; VECTORS]; C];
-
-/// Calls `$body` with `$c` a constant for groups of four columns, and then for what is left.
-macro_rules! for_columns {
-    ($count:expr, |$column:ident, $c:ident| $body:expr) => {{
-        let mut $column = 0;
-        while $column < $count {
-            $column += match $count - $column {
-                1 => {
-                    const $c: usize = 1;
-                    $body;
-                    1
-                }
-                2 => {
-                    const $c: usize = 2;
-                    $body;
-                    2
-                }
-                3 => {
-                    const $c: usize = 3;
-                    $body;
-                    3
-                }
-                _ => {
-                    const $c: usize = 4;
-                    $body;
-                    4
-                }
-            };
-        }
-    }};
+/// A span of a product: the weights of a panel, and where their products go.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The first row of the panel in the window.
+    pub row: usize,
+    /// The rows of the panel that the window has.
+    pub rows: usize,
+    /// The first weight of the span in the rows; where it is not 0, the window holds the sums so far.
+    pub start: usize,
 }
 
-/// How many products of codes fit in 16 bits, as a type: what the innermost loop is compiled for.
-trait Range {
-    const STEPS: usize;
-    const SIGNED: bool = false;
-}
-
-struct Eight;
-struct Four;
-struct Two;
-struct One;
-struct Signed;
-
-impl Range for Eight {
-    const STEPS: usize = 8;
-}
-impl Range for Four {
-    const STEPS: usize = 4;
-}
-impl Range for Two {
-    const STEPS: usize = 2;
-}
-impl Range for One {
-    const STEPS: usize = 1;
-}
-impl Range for Signed {
-    const STEPS: usize = 1;
-    const SIGNED: bool = true;
-}
-
-/// Multiplies `panel`, the rows `first .. first + count` of a matrix, with all columns.
-pub(crate) fn multiply(
-    level: Level,
-    panel: &Panel<'_>,
-    x: Columns<'_>,
-    first: usize,
-    count: usize,
-    out: &mut Output<'_>,
-) {
-    let rows = (first, count);
-    let Kind { codes, group, .. } = panel.kind;
-    // A group's sum must not run into the next group, which has another scale.
-    match codes.sums_in_16_bits().min(group / 4) {
-        8 => level.run(Multiply { panel, x, rows, out, range: Eight }),
-        4 => level.run(Multiply { panel, x, rows, out, range: Four }),
-        2 => level.run(Multiply { panel, x, rows, out, range: Two }),
-        _ if codes != Codes::Signed => level.run(Multiply { panel, x, rows, out, range: One }),
-        _ => level.run(Multiply { panel, x, rows, out, range: Signed }),
+/// Multiplies a panel with all columns.
+pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place, out: &mut Output<'_>) {
+    // How many products are added up before they are widened. A group's sum must not run into the next group,
+    // which has another scale.
+    let fit = if panel.kind.codes == Codes::Signed { 8 } else { panel.kind.codes.sums_in_16_bits() };
+    let steps = if level.run(HasDots) { 8 } else { fit }.min(panel.kind.group / 4);
+    match (steps, panel.kind.wide) {
+        (_, true) => level.run(Multiply::<0> { panel, x, place, out }),
+        (8, _) => level.run(Multiply::<8> { panel, x, place, out }),
+        (4, _) => level.run(Multiply::<4> { panel, x, place, out }),
+        (2, _) => level.run(Multiply::<2> { panel, x, place, out }),
+        _ => level.run(Multiply::<1> { panel, x, place, out }),
     }
 }
 
-struct Multiply<'a, 'p, 'o, R> {
-    panel: &'a Panel<'p>,
-    x: Columns<'a>,
-    /// The first row and the number of rows.
-    rows: (usize, usize),
-    out: &'a mut Output<'o>,
-    #[allow(dead_code, reason = "a type, not a value")]
-    range: R,
+struct HasDots;
+
+impl Task for HasDots {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> bool {
+        I::DOTS
+    }
 }
 
-impl<R: Range> Task for Multiply<'_, '_, '_, R> {
+/// The product of a panel whose products are added up `STEPS` at a time; 0 where its codes are wide.
+struct Multiply<'a, 'p, 'o, const STEPS: usize> {
+    panel: &'a Panel<'p>,
+    x: Columns<'a>,
+    place: Place,
+    out: &'a mut Output<'o>,
+}
+
+impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Multiply { panel, x, rows, out, .. } = self;
-        for_columns!(x.count(), |column, C| {
-            let tile = if panel.kind.superblocks {
-                superblock_tile::<I, R, C>(isa, panel, x, column)
-            } else {
-                scaled_tile::<I, R, C>(isa, panel, x, column)
+    fn run<I: Isa>(mut self, isa: I) {
+        // Where a level has dots it takes four or eight steps: the rest need not be compiled.
+        if I::DOTS && STEPS < 4 {
+            return;
+        }
+        let mut column = 0;
+        while column < self.x.count() {
+            column += match self.x.count() - column {
+                8.. if I::COLUMNS == 8 => self.tile::<I, 8>(isa, column),
+                4.. => self.tile::<I, 4>(isa, column),
+                2.. => self.tile::<I, 2>(isa, column),
+                _ => self.tile::<I, 1>(isa, column),
             };
-            write(isa, &tile, rows, column, out);
-        });
+        }
     }
 }
 
-#[inline(always)]
-fn superblock_tile<I: Isa, R: Range, const C: usize>(
-    isa: I,
-    panel: &Panel<'_>,
-    x: Columns<'_>,
-    column: usize,
-) -> Tile<I::Floats, C> {
-    let Kind { offset, mins: has_mins, .. } = panel.kind;
-    let codes: [_; C] = core::array::from_fn(|c| x.codes(column + c).as_flattened().as_chunks::<4>().0);
-    let sums: [_; C] = core::array::from_fn(|c| x.short_sums(column + c));
-    let scales: [_; C] = core::array::from_fn(|c| x.scales(column + c));
-    let mut acc = [[isa.splat(0.0); VECTORS]; C];
-    for block in 0..x.len() / 256 {
-        let mut dots = [[isa.zero_ints(); VECTORS]; C];
-        let mut mins = [[isa.zero_ints(); VECTORS]; C];
-        for chunk in 0..64 / R::STEPS {
-            let quad = 64 * block + chunk * R::STEPS;
-            let group_scales = panel.group_scales[quad / 4].as_flattened().as_chunks::<16>().0;
-            let sums16 = products::<I, R, C>(isa, panel, &codes, quad);
-            for (dots, sums16) in dots.iter_mut().zip(&sums16) {
-                for ((dot, &sums16), scales) in dots.iter_mut().zip(sums16).zip(group_scales) {
-                    *dot = isa.add_ints(*dot, isa.dot_shorts(sums16, isa.shorts(scales)));
-                }
+impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
+    /// Multiplies with `C` columns from `column` on; gives `C`.
+    #[inline(always)]
+    fn tile<I: Isa, const C: usize>(&mut self, isa: I, column: usize) -> usize {
+        let Place { row, rows, start } = self.place;
+        let mut tile = [[0.0; ROWS]; C];
+        if start != 0 {
+            for (c, tile) in tile.iter_mut().enumerate() {
+                tile[..rows].copy_from_slice(&self.out.column(column + c)[row..][..rows]);
             }
         }
-        if has_mins || offset != 0 {
-            for pair in 0..8 {
-                let group_mins = &panel.group_mins[8 * block + pair].as_flattened().as_chunks::<16>().0;
-                for (mins, sums) in mins.iter_mut().zip(&sums) {
-                    let sums = isa.splat_pair([sums[block][pair], sums[block][8 + pair]]);
-                    for (min, group_min) in mins.iter_mut().zip(group_mins.iter()) {
-                        *min = isa.add_ints(*min, isa.dot_shorts(isa.shorts(group_min), sums));
+        let mut acc = tile.each_ref().map(|tile| isa.row_floats(tile));
+        if self.panel.kind.superblocks {
+            self.superblocks(isa, column, &mut acc);
+        } else {
+            self.scaled(isa, column, &mut acc);
+        }
+        for (c, (tile, &acc)) in tile.iter_mut().zip(&acc).enumerate() {
+            isa.store_row_floats(acc, tile);
+            self.out.column(column + c)[row..][..rows].copy_from_slice(&tile[..rows]);
+        }
+        C
+    }
+
+    /// Adds the span's superblocks to `acc`.
+    #[inline(always)]
+    fn superblocks<I: Isa, const C: usize>(&self, isa: I, column: usize, acc: &mut [I::RowFloats; C]) {
+        let Panel { kind, len, .. } = *self.panel;
+        let first = self.place.start / 256;
+        let codes = self.codes::<C>(column);
+        let sums: [_; C] = core::array::from_fn(|c| &self.x.superblock_sums(column + c)[first..]);
+        let scales: [_; C] = core::array::from_fn(|c| &self.x.scales(column + c)[first..]);
+        let wide_codes = if STEPS == 0 { Some(widened::<I, C>(isa, &codes)) } else { None };
+        for block in 0..len / 256 {
+            let mut dots = [isa.splat_rows(0); C];
+            if let Some(wide_codes) = &wide_codes {
+                self.wide_products(isa, wide_codes, 128 * block..128 * (block + 1), &mut dots);
+            } else {
+                for chunk in 64 / STEPS * block..64 / STEPS * (block + 1) {
+                    let sums = self.products::<I, C>(isa, &codes, chunk);
+                    let scales = &self.panel.group_scales[chunk * STEPS * 4 / kind.group];
+                    for c in 0..C {
+                        dots[c] = isa.add_rows(dots[c], isa.scale_sums(sums[c], scales));
                     }
                 }
             }
+            let mut mins = [isa.splat_rows(0); C];
+            if kind.has_group_mins() {
+                let pairs = 128 / kind.group;
+                let group_mins = &self.panel.group_mins[pairs * block..][..pairs];
+                for c in 0..C {
+                    let sums = &sums[c][block];
+                    let sums =
+                        if kind.group == 16 { sums.of_16.as_chunks().0 } else { sums.of_32.as_chunks().0 };
+                    for (&pair, group_mins) in sums.iter().zip(group_mins) {
+                        mins[c] = isa.add_pairs(mins[c], group_mins, pair);
+                    }
+                }
+            }
+            let row_scales = isa.row_floats(&self.panel.scales[block]);
+            for c in 0..C {
+                let dx = isa.splat_row_floats(scales[c][block]);
+                if kind.offset != 0 {
+                    dots[c] = isa.sub_rows(dots[c], mins[c]);
+                }
+                let dot = isa.row_ints_to_floats(dots[c]);
+                acc[c] = isa.fma_row_floats(dot, isa.mul_row_floats(row_scales, dx), acc[c]);
+                if kind.mins {
+                    let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
+                    let scale = isa.mul_row_floats(scale, isa.splat_row_floats(-1.0));
+                    acc[c] = isa.fma_row_floats(isa.row_ints_to_floats(mins[c]), scale, acc[c]);
+                }
+            }
         }
-        let row_scales = &panel.scales[block].as_chunks::<8>().0;
-        let row_mins = &panel.mins[block].as_chunks::<8>().0;
+    }
+
+    /// Adds the span's parts to `total`.
+    #[inline(always)]
+    fn scaled<I: Isa, const C: usize>(&self, isa: I, column: usize, total: &mut [I::RowFloats; C]) {
+        let Panel { kind, len, .. } = *self.panel;
+        let first = self.place.start / 32;
+        let count = len / 32;
+        let codes = self.codes::<C>(column);
+        let scales: [_; C] = core::array::from_fn(|c| &self.x.scales(column + c)[first..][..count]);
+        let mut sums = [[0; SPAN / 32]; C];
+        let mut offsets = [[0; SPAN / 32]; C];
         for c in 0..C {
-            let dx = isa.splat(scales[c][block]);
-            for v in 0..VECTORS {
-                let (mut dot, min) = (dots[c][v], mins[c][v]);
-                if offset != 0 {
-                    dot = isa.sub_ints(dot, min);
+            sums[c][..count].copy_from_slice(&self.x.sums(column + c)[first..][..count]);
+            offsets[c] = sums[c].map(|sum| sum.wrapping_mul(kind.offset));
+        }
+        let wide_codes = if STEPS == 0 { Some(widened::<I, C>(isa, &codes)) } else { None };
+        // A tile for each of a span's eight accumulators; they live in the first-level cache.
+        let mut parts = [[isa.splat_row_floats(0.0); C]; 8];
+        for part in 0..count {
+            let mut dots = [isa.splat_rows(0); C];
+            if let Some(wide_codes) = &wide_codes {
+                self.wide_products(isa, wide_codes, 16 * part..16 * (part + 1), &mut dots);
+            } else if STEPS == 8 {
+                dots = self.products::<I, C>(isa, &codes, part).map(|sums| isa.widen_sums(sums));
+            } else {
+                for chunk in 8 / STEPS * part..8 / STEPS * (part + 1) {
+                    let sums = self.products::<I, C>(isa, &codes, chunk);
+                    for c in 0..C {
+                        dots[c] = isa.add_rows(dots[c], isa.widen_sums(sums[c]));
+                    }
                 }
-                acc[c][v] = isa.fma(isa.to_floats(dot), isa.mul(isa.floats(&row_scales[v]), dx), acc[c][v]);
-                if has_mins {
-                    let scale = isa.mul(isa.floats(&row_mins[v]), dx);
-                    acc[c][v] = isa.fma(isa.to_floats(min), isa.mul(scale, isa.splat(-1.0)), acc[c][v]);
+            }
+            let row_scales = isa.row_floats(&self.panel.scales[part]);
+            let acc = &mut parts[part % 8];
+            for c in 0..C {
+                let dx = scales[c][part];
+                if kind.offset != 0 {
+                    dots[c] = isa.sub_rows(dots[c], isa.splat_rows(offsets[c][part]));
+                }
+                let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx));
+                acc[c] = isa.fma_row_floats(isa.row_ints_to_floats(dots[c]), scale, acc[c]);
+                if kind.mins {
+                    let mins = isa.row_floats(&self.panel.mins[part]);
+                    let sum = isa.splat_row_floats(dx * sums[c][part] as f32);
+                    acc[c] = isa.fma_row_floats(mins, sum, acc[c]);
                 }
             }
         }
-    }
-    acc
-}
-
-#[inline(always)]
-fn scaled_tile<I: Isa, R: Range, const C: usize>(
-    isa: I,
-    panel: &Panel<'_>,
-    x: Columns<'_>,
-    column: usize,
-) -> Tile<I::Floats, C> {
-    let Kind { offset, mins: has_mins, .. } = panel.kind;
-    let codes: [_; C] = core::array::from_fn(|c| x.codes(column + c).as_flattened().as_chunks::<4>().0);
-    let sums: [_; C] = core::array::from_fn(|c| x.sums(column + c));
-    let scales: [_; C] = core::array::from_fn(|c| x.scales(column + c));
-    // One tile for each of the row's eight accumulators; they live in the first-level cache.
-    let mut parts = [[[isa.splat(0.0); VECTORS]; C]; 8];
-    for part in 0..x.len() / 32 {
-        let mut dots = [[isa.zero_ints(); VECTORS]; C];
-        for chunk in 0..8 / R::STEPS {
-            let sums16 = products::<I, R, C>(isa, panel, &codes, 8 * part + chunk * R::STEPS);
-            for (dots, sums16) in dots.iter_mut().zip(&sums16) {
-                for (dot, &sums16) in dots.iter_mut().zip(sums16) {
-                    *dot = isa.add_ints(*dot, isa.sum_pairs(sums16));
-                }
-            }
-        }
-        let acc = &mut parts[part % 8];
-        let row_scales = &panel.scales[part].as_chunks::<8>().0;
-        let row_mins = &panel.mins[part].as_chunks::<8>().0;
         for c in 0..C {
-            let dx = isa.splat(scales[c][part]);
-            let sum = isa.splat_int(sums[c][part]);
-            for v in 0..VECTORS {
-                let mut dot = dots[c][v];
-                if offset != 0 {
-                    dot = isa.sub_ints(dot, shl_by_offset(isa, sum, offset));
-                }
-                acc[c][v] = isa.fma(isa.to_floats(dot), isa.mul(isa.floats(&row_scales[v]), dx), acc[c][v]);
-                if has_mins {
-                    let sum = isa.mul(dx, isa.to_floats(sum));
-                    acc[c][v] = isa.fma(isa.floats(&row_mins[v]), sum, acc[c][v]);
-                }
+            let add = |a: usize, b: usize| isa.add_row_floats(parts[a][c], parts[b][c]);
+            let even = isa.add_row_floats(add(0, 4), add(2, 6));
+            let odd = isa.add_row_floats(add(1, 5), add(3, 7));
+            total[c] = isa.add_row_floats(total[c], isa.add_row_floats(even, odd));
+        }
+    }
+
+    /// The codes of the span of `C` columns.
+    #[inline(always)]
+    fn codes<const C: usize>(&self, column: usize) -> [&[[i8; 32]]; C] {
+        let (first, count) = (self.place.start / 32, self.panel.len / 32);
+        core::array::from_fn(|c| &self.x.codes(column + c)[first..][..count])
+    }
+
+    /// The microkernel: `STEPS` times four weights of sixteen rows times `C` columns, the `chunk`-th of the span.
+    #[inline(always)]
+    fn products<I: Isa, const C: usize>(
+        &self,
+        isa: I,
+        x: &[&[[i8; 32]]; C],
+        chunk: usize,
+    ) -> [I::RowSums; C] {
+        let mut sums = [isa.no_sums(); C];
+        let w = &self.panel.codes.as_chunks::<STEPS>().0[chunk];
+        let x: [_; C] =
+            core::array::from_fn(|c| &x[c].as_flattened().as_chunks::<4>().0.as_chunks::<STEPS>().0[chunk]);
+        for step in 0..STEPS {
+            let w = isa.row_codes(&w[step]);
+            for c in 0..C {
+                sums[c] = isa.add_products(sums[c], w, x[c][step]);
+            }
+        }
+        sums
+    }
+
+    /// Adds the products of wide codes, those of the pairs `pairs` of the span.
+    #[inline(always)]
+    fn wide_products<I: Isa, const C: usize>(
+        &self,
+        isa: I,
+        x: &[[[i16; 2]; SPAN / 2]; C],
+        pairs: core::ops::Range<usize>,
+        dots: &mut [I::RowInts; C],
+    ) {
+        let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
+        for pair in pairs {
+            let w = &codes[pair];
+            for c in 0..C {
+                dots[c] = isa.add_pairs(dots[c], w, x[c][pair]);
             }
         }
     }
-    let mut tile = [[isa.splat(0.0); VECTORS]; C];
-    for c in 0..C {
-        for v in 0..VECTORS {
-            let p = parts.each_ref().map(|part| part[c][v]);
-            let even = isa.add(isa.add(p[0], p[4]), isa.add(p[2], p[6]));
-            let odd = isa.add(isa.add(p[1], p[5]), isa.add(p[3], p[7]));
-            tile[c][v] = isa.add(even, odd);
-        }
-    }
-    tile
 }
 
-/// The microkernel: four weights of sixteen rows times `C` columns, as often as 16 bits hold, from quad `first` on.
+/// Activations' codes in 16 bits.
 #[inline(always)]
-fn products<I: Isa, R: Range, const C: usize>(
-    isa: I,
-    panel: &Panel<'_>,
-    x: &[&[[i8; 4]]; C],
-    first: usize,
-) -> Tile<I::Shorts, C> {
-    let mut sums16 = [[isa.zero_shorts(); VECTORS]; C];
-    for quad in first..first + R::STEPS {
-        let w = panel.codes[quad].as_flattened().as_chunks::<32>().0;
-        for (sums16, x) in sums16.iter_mut().zip(x) {
-            let x = isa.splat_quad(x[quad]);
-            for (sum, w) in sums16.iter_mut().zip(w) {
-                let w = isa.bytes(w);
-                let pairs = if R::SIGNED { isa.pairs_signed(w, x) } else { isa.pairs_unsigned(w, x) };
-                *sum = isa.add_shorts(*sum, pairs);
-            }
+fn widened<I: Isa, const C: usize>(isa: I, codes: &[&[[i8; 32]]; C]) -> [[[i16; 2]; SPAN / 2]; C] {
+    let mut wide = [[[0; 2]; SPAN / 2]; C];
+    for (wide, codes) in wide.iter_mut().zip(codes) {
+        let halves = bytemuck::cast_slice_mut::<_, [u8; 32]>(wide.as_mut_slice()).as_chunks_mut::<2>().0;
+        for (halves, codes) in halves.iter_mut().zip(*codes) {
+            let [low, high] = isa.sixteens(isa.signed_bytes(codes));
+            isa.store_bytes(low, &mut halves[0]);
+            isa.store_bytes(high, &mut halves[1]);
         }
     }
-    sums16
+    wide
 }
 
-#[inline(always)]
-fn write<I: Isa, const C: usize>(
-    isa: I,
-    tile: &Tile<I::Floats, C>,
-    (first, count): (usize, usize),
-    column: usize,
-    out: &mut Output<'_>,
-) {
-    for (c, vectors) in tile.iter().enumerate() {
-        let mut rows = [[0.0; 8]; VECTORS];
-        for (rows, &vector) in rows.iter_mut().zip(vectors) {
-            isa.store(vector, rows);
-        }
-        out.column(column + c)[first..first + count].copy_from_slice(&rows.as_flattened()[..count]);
-    }
-}
-
-/// Multiplies rows of floats, `padded` long (at most [`FLOAT_ROWS`] of them, from row `first` of a matrix on), with all
-/// columns.
+/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded`, with all columns.
 pub(crate) fn multiply_floats(
     level: Level,
     panel: &[f32],
     padded: usize,
     x: Columns<'_>,
-    first: usize,
+    place: Place,
     out: &mut Output<'_>,
 ) {
     debug_assert!(panel.len() <= FLOAT_ROWS * padded);
-    level.run(MultiplyFloats { panel, padded, x, first, out });
+    level.run(MultiplyFloats { panel, padded, x, place, out });
 }
 
 struct MultiplyFloats<'a, 'o> {
     panel: &'a [f32],
     padded: usize,
     x: Columns<'a>,
-    first: usize,
+    place: Place,
     out: &'a mut Output<'o>,
 }
 
@@ -314,70 +311,92 @@ impl Task for MultiplyFloats<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let MultiplyFloats { panel, padded, x, first, out } = self;
-        for_columns!(x.count(), |column, C| {
-            for (three, panel) in (first..).step_by(3).zip(panel.chunks(3 * padded)) {
-                match panel.len() / padded {
-                    3 => float_tile::<I, 3, C>(isa, panel, padded, x, column, three, out),
-                    2 => float_tile::<I, 2, C>(isa, panel, padded, x, column, three, out),
-                    _ => float_tile::<I, 1, C>(isa, panel, padded, x, column, three, out),
-                }
-            }
-        });
+    fn run<I: Isa>(mut self, isa: I) {
+        let mut column = 0;
+        while column < self.x.count() {
+            column += match self.x.count() - column {
+                4.. => self.columns::<I, 4>(isa, column),
+                2.. => self.columns::<I, 2>(isa, column),
+                _ => self.columns::<I, 1>(isa, column),
+            };
+        }
     }
 }
 
-/// `R` rows times `C` columns: one of the four registers of a row's accumulators at a time, so that all fit.
-#[inline(always)]
-fn float_tile<I: Isa, const R: usize, const C: usize>(
-    isa: I,
-    panel: &[f32],
-    padded: usize,
-    x: Columns<'_>,
-    column: usize,
-    row: usize,
-    out: &mut Output<'_>,
-) {
-    let w: [_; R] = core::array::from_fn(|r| panel[r * padded..][..padded].as_chunks::<32>().0);
-    let x: [_; C] = core::array::from_fn(|c| x.float_column(column + c));
-    let (whole, left) = (x[0].len() / 32, x[0].len() % 32);
-    let mut last = [[0.0; 32]; C];
-    for (last, x) in last.iter_mut().zip(x) {
-        last[..left].copy_from_slice(&x[32 * whole..]);
+impl MultiplyFloats<'_, '_> {
+    /// Multiplies with `C` columns from `column` on; gives `C`.
+    #[inline(always)]
+    fn columns<I: Isa, const C: usize>(&mut self, isa: I, column: usize) -> usize {
+        let Place { start, rows, .. } = self.place;
+        let x: [_; C] = core::array::from_fn(|c| {
+            let x = &self.x.float_column(column + c)[start..];
+            &x[..x.len().min(SPAN)]
+        });
+        // The end of a column, padded.
+        let mut last = [[0.0; 32]; C];
+        for (last, x) in last.iter_mut().zip(&x) {
+            let left = x.as_chunks::<32>().1;
+            last[..left.len()].copy_from_slice(left);
+        }
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                3.. => self.tile::<I, 3, C>(isa, row, column, &x, &last),
+                2 => self.tile::<I, 2, C>(isa, row, column, &x, &last),
+                _ => self.tile::<I, 1, C>(isa, row, column, &x, &last),
+            };
+        }
+        C
     }
-    let mut sums = [[[isa.splat(0.0); C]; R]; 4];
-    for (vector, sums) in sums.iter_mut().enumerate() {
-        let x = x.map(|x| x.as_chunks::<32>().0);
-        let mut acc = *sums;
-        for chunk in 0..whole {
-            let mut vectors = [isa.splat(0.0); C];
-            for (vector_of, x) in vectors.iter_mut().zip(&x) {
-                *vector_of = isa.floats(&x[chunk].as_chunks::<8>().0[vector]);
-            }
-            for (acc, w) in acc.iter_mut().zip(&w) {
-                let w = isa.floats(&w[chunk].as_chunks::<8>().0[vector]);
-                for (acc, &x) in acc.iter_mut().zip(&vectors) {
-                    *acc = isa.fma(w, x, *acc);
+
+    /// `R` rows times `C` columns: one of the four registers of a row's accumulators at a time, so that all fit; gives
+    /// `R`.
+    #[inline(always)]
+    fn tile<I: Isa, const R: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        row: usize,
+        column: usize,
+        x: &[&[f32]; C],
+        last: &[[f32; 32]; C],
+    ) -> usize {
+        let whole = x[0].len() / 32;
+        let x: [_; C] = core::array::from_fn(|c| &x[c].as_chunks::<32>().0[..whole]);
+        let w: [_; R] = core::array::from_fn(|r| {
+            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
+        });
+        let mut sums = [[[isa.splat(0.0); C]; R]; 4];
+        for (vector, sums) in sums.iter_mut().enumerate() {
+            let mut acc = *sums;
+            let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
+            for chunk in 0..whole {
+                let x: [_; C] = core::array::from_fn(|c| isa.floats(&x[c][chunk].as_chunks::<8>().0[vector]));
+                for r in 0..R {
+                    let w = isa.floats(&whole_w[r][chunk].as_chunks::<8>().0[vector]);
+                    for c in 0..C {
+                        acc[r][c] = isa.fma(w, x[c], acc[r][c]);
+                    }
                 }
             }
-        }
-        if left != 0 {
-            for (acc, w) in acc.iter_mut().zip(&w) {
-                let w = isa.floats(&w[whole].as_chunks::<8>().0[vector]);
-                for (acc, last) in acc.iter_mut().zip(&last) {
-                    *acc = isa.fma(w, isa.floats(&last.as_chunks::<8>().0[vector]), *acc);
+            if w[0].len() > whole {
+                for r in 0..R {
+                    let w = isa.floats(&w[r][whole].as_chunks::<8>().0[vector]);
+                    for c in 0..C {
+                        acc[r][c] = isa.fma(w, isa.floats(&last[c].as_chunks::<8>().0[vector]), acc[r][c]);
+                    }
                 }
             }
+            *sums = acc;
         }
-        *sums = acc;
-    }
-    let [a, b, c, d] = sums;
-    for r in 0..R {
-        for column_of in 0..C {
-            let even = isa.add(a[r][column_of], c[r][column_of]);
-            let odd = isa.add(b[r][column_of], d[r][column_of]);
-            out.column(column + column_of)[row + r] = isa.sum(isa.add(even, odd));
+        let [a, b, d, e] = sums;
+        let (start, first) = (self.place.start, self.place.row);
+        for r in 0..R {
+            for c in 0..C {
+                let sum = isa.sum(isa.add(isa.add(a[r][c], d[r][c]), isa.add(b[r][c], e[r][c])));
+                let out = &mut self.out.column(column + c)[first + row + r];
+                *out = if start == 0 { 0.0 + sum } else { *out + sum };
+            }
         }
+        R
     }
 }

@@ -3,16 +3,21 @@
 
 use crate::activations::{Columns, Form};
 use crate::dispatch::Task;
+use crate::gemm::Place;
+use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{self, FLOAT_ROWS, Kind, Panel, ROWS, UnpackFloats, UnpackScaled, UnpackSuperblocks};
+use crate::tile::{FLOAT_ROWS, Panel, ROWS, Unpack, UnpackFloats};
 use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
 pub const PANEL_ROWS: usize = ROWS;
 
-pub use tile::scratch_len;
+/// Columns from which on a panel is worth unpacking; fewer are multiplied with rows where they lie.
+const PANEL_COLUMNS: usize = 12;
+
+pub use crate::tile::SCRATCH_LEN;
 
 macro_rules! form {
     (plain) => {
@@ -49,8 +54,8 @@ for_each_format!(list);
 
 /// Writes the product of every row of `weights` and every column of `x` to `out`.
 ///
-/// `weights` holds `out.rows()` rows of `x.len()` weights of type `ty`; `out` is `[columns, rows]`. One column of codes
-/// is multiplied row by row where the weights lie; all else needs `scratch`, of [`scratch_len`] floats.
+/// `weights` holds `out.rows()` rows of `x.len()` weights of type `ty`; `out` is `[columns, rows]`; `scratch` is of
+/// [`SCRATCH_LEN`] floats.
 ///
 /// # Errors
 /// [`Mismatch`] where the lengths do not belong together, or `x` is not in the type's [`form`].
@@ -79,13 +84,8 @@ pub fn multiply(
     if form(ty) != Some(x.form()) {
         return Err(Mismatch { what: "columns in the form of the weights", expected: x.count(), found: 0 });
     }
-    let in_place = x.count() == 1 && x.form() != Form::Floats;
-    if !in_place && scratch.len() < scratch_len(x.len()) {
-        return Err(Mismatch {
-            what: "floats of scratch",
-            expected: scratch_len(x.len()),
-            found: scratch.len(),
-        });
+    if scratch.len() < SCRATCH_LEN {
+        return Err(Mismatch { what: "floats of scratch", expected: SCRATCH_LEN, found: scratch.len() });
     }
     run(Product { level, ty, weights, x, scratch, out })
 }
@@ -99,22 +99,25 @@ struct Product<'a, 'o> {
     out: Output<'o>,
 }
 
-/// A path of integer products: row by row for a column, panel by panel for more.
+/// A path of integer products: row by row for few columns, panel by panel for more.
 macro_rules! integer_path {
-    ($path:ident, $block:path, $kind:ident, $unpack:ident, $rows_of_one_column:ident) => {
+    ($path:ident, $block:path, $rows:ident, $panel:ident) => {
         fn $path<B: $block>(&mut self) -> Result<(), Mismatch> {
             let rows = bytemuck::cast_slice::<u8, B>(self.weights);
-            let row_blocks = self.x.len() / B::LEN;
-            if self.x.count() == 1 {
-                let out = self.out.column(0);
-                self.level.run($rows_of_one_column { rows, row_blocks, x: self.x, out });
+            let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
+            if x.count() < PANEL_COLUMNS {
+                level.run($rows { rows, row_blocks, x, out: &mut self.out });
                 return Ok(());
             }
-            let mut panel = Panel::new(self.scratch, self.x.len(), Kind::$kind::<B>())?;
-            for (first, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
-                self.level.run($unpack { rows, row_blocks, panel: &mut panel });
-                let count = rows.len() / row_blocks;
-                gemm::multiply(self.level, &panel, self.x, first, count, &mut self.out);
+            let span = SPAN / B::LEN;
+            for (row, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
+                for first in (0..row_blocks).step_by(span) {
+                    let count = span.min(row_blocks - first);
+                    let scratch = &mut *self.scratch;
+                    let panel = level.run($panel(Unpack { rows, row_blocks, first, count, scratch }))?;
+                    let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
+                    gemm::multiply(level, &panel, x, place, &mut self.out);
+                }
             }
             Ok(())
         }
@@ -122,45 +125,74 @@ macro_rules! integer_path {
 }
 
 impl Product<'_, '_> {
-    integer_path!(scaled, quant::Scaled, of_scaled, UnpackScaled, ScaledRows);
-    integer_path!(superblocks, quant::Superblock, of_superblocks, UnpackSuperblocks, SuperblockRows);
+    integer_path!(scaled, quant::Scaled, ScaledRows, ScaledPanel);
+    integer_path!(superblocks, quant::Superblock, SuperblockRows, SuperblockPanel);
 
     fn plain<B: Block>(&mut self) -> Result<(), Mismatch> {
         let rows = bytemuck::cast_slice::<u8, B>(self.weights);
-        let (level, x) = (self.level, self.x);
-        let row_blocks = x.len() / B::LEN;
-        let padded = x.len().next_multiple_of(32);
-        let at_a_time = if x.count() == 1 { 1 } else { FLOAT_ROWS };
-        for (first, rows) in (0..).step_by(at_a_time).zip(rows.chunks(at_a_time * row_blocks)) {
-            let panel = &mut self.scratch[..rows.len() / row_blocks * padded];
-            level.run(UnpackFloats { rows, row_blocks, padded, out: panel });
-            if x.count() == 1 {
-                self.out.column(0)[first] = level.run(FloatRow { row: panel, x: x.float_column(0) });
-            } else {
-                gemm::multiply_floats(level, panel, padded, x, first, &mut self.out);
+        let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
+        if x.count() < PANEL_COLUMNS {
+            level.run(PlainRows { rows, row_blocks, x, out: &mut self.out });
+            return Ok(());
+        }
+        let span = SPAN / B::LEN;
+        for (row, rows) in (0..).step_by(FLOAT_ROWS).zip(rows.chunks(FLOAT_ROWS * row_blocks)) {
+            for first in (0..row_blocks).step_by(span) {
+                let count = span.min(row_blocks - first);
+                let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
+                let padded = (count * B::LEN).next_multiple_of(32);
+                let panel = &mut self.scratch[..place.rows * padded];
+                level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
+                gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);
             }
         }
         Ok(())
     }
 }
 
-/// Rows times the one column, where they lie.
+/// Rows times a few columns, where they lie.
 macro_rules! rows_task {
     ($name:ident, $block:path, $row:path) => {
-        struct $name<'a, B> {
+        struct $name<'a, 'o, B> {
             rows: &'a [B],
             row_blocks: usize,
             x: Columns<'a>,
-            out: &'a mut [f32],
+            out: &'a mut Output<'o>,
         }
 
-        impl<B: $block> Task for $name<'_, B> {
+        impl<B: $block> $name<'_, '_, B> {
+            /// Multiplies row `i` with `C` columns from `first` on; gives `C`.
+            #[inline(always)]
+            fn columns<I: Isa, const C: usize>(
+                &mut self,
+                isa: I,
+                i: usize,
+                row: &[B],
+                first: usize,
+            ) -> usize {
+                let sums: [f32; C] = $row(isa, row, self.x, first);
+                for (c, sum) in sums.into_iter().enumerate() {
+                    self.out.column(first + c)[i] = sum;
+                }
+                C
+            }
+        }
+
+        impl<B: $block> Task for $name<'_, '_, B> {
             type Output = ();
 
             #[inline(always)]
-            fn run<I: Isa>(self, isa: I) {
-                for (row, out) in self.rows.chunks_exact(self.row_blocks).zip(self.out) {
-                    *out = $row(isa, row, self.x);
+            fn run<I: Isa>(mut self, isa: I) {
+                let count = self.x.count();
+                for (i, row) in self.rows.chunks_exact(self.row_blocks).enumerate() {
+                    let mut first = 0;
+                    while first < count {
+                        first += match count - first {
+                            4.. => self.columns::<I, 4>(isa, i, row, first),
+                            2.. => self.columns::<I, 2>(isa, i, row, first),
+                            _ => self.columns::<I, 1>(isa, i, row, first),
+                        };
+                    }
                 }
             }
         }
@@ -169,18 +201,27 @@ macro_rules! rows_task {
 
 rows_task!(ScaledRows, quant::Scaled, gemv::scaled);
 rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks);
+rows_task!(PlainRows, Block, gemv::plain);
 
-struct FloatRow<'a> {
-    row: &'a [f32],
-    x: &'a [f32],
-}
+struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 
-impl Task for FloatRow<'_> {
-    type Output = f32;
+impl<'s, B: quant::Scaled> Task for ScaledPanel<'_, 's, B> {
+    type Output = Result<Panel<'s>, Mismatch>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        gemv::floats(isa, self.row, self.x)
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        self.0.scaled(isa)
+    }
+}
+
+struct SuperblockPanel<'a, 's, B>(Unpack<'a, 's, B>);
+
+impl<'s, B: quant::Superblock> Task for SuperblockPanel<'_, 's, B> {
+    type Output = Result<Panel<'s>, Mismatch>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        self.0.superblocks(isa)
     }
 }
 

@@ -1,12 +1,17 @@
-//! Panels: a few rows of weights unpacked once, laid out for the microkernel of [`crate::gemm`].
+//! Panels: a span of sixteen rows of weights, unpacked once and laid out for the microkernel of [`crate::gemm`].
 //!
-//! After unpacking, no code knows the format. Sixteen rows are interleaved four codes at a time, so that one
-//! register holds four codes of eight rows and meets four activations broadcast to all lanes.
+//! After unpacking, no code knows the format. The rows are interleaved four codes at a time, so that a register holds
+//! four codes of each row and meets four activations broadcast to all lanes.
+//!
+//! Processors without a dot product of bytes ([`Isa::DOTS`]) cannot multiply codes of eight bits with activations in 16
+//! bits; for them such codes are widened to 16 bits, two to a place instead of four, and superblocks' codes multiplied
+//! with their group scales.
 #![forbid(unsafe_code)]
 
 use crate::Mismatch;
 use crate::dispatch::Task;
-use crate::quant::{Block, Codes, Scaled, Superblock};
+use crate::gemv::SPAN;
+use crate::quant::{Block, Codes, Groups, Scaled, Superblock, eight};
 use crate::simd::Isa;
 
 /// Rows of a panel of integer codes.
@@ -14,74 +19,82 @@ pub(crate) const ROWS: usize = 16;
 /// Rows of a panel of floats.
 pub(crate) const FLOAT_ROWS: usize = 12;
 
-/// One value for each row of a panel.
-type Lanes = [f32; ROWS];
+/// Floats of scratch memory that a product needs.
+pub const SCRATCH_LEN: usize = FLOAT_ROWS * SPAN;
 
 /// What the microkernel must know of a format.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub superblocks: bool,
     pub codes: Codes,
-    /// What is subtracted from every code: zero or a power of two.
+    /// What is subtracted from every code, the bias of signed codes included.
     pub offset: i32,
     pub mins: bool,
     /// Weights that share a group scale.
     pub group: usize,
+    /// Whether codes are of 16 bits.
+    pub wide: bool,
 }
 
 impl Kind {
-    pub fn of_scaled<B: Scaled>() -> Self {
-        Kind { superblocks: false, codes: B::CODES, offset: B::OFFSET, mins: B::MINS, group: 32 }
+    fn new<I: Isa>(superblocks: bool, codes: Codes, offset: i32, mins: bool, group: usize) -> Self {
+        let signed = codes == Codes::Signed;
+        let offset = if signed && I::DOTS { I::SIGNED_BIAS } else { offset };
+        Kind { superblocks, codes, offset, mins, group, wide: signed && !I::DOTS }
     }
 
-    pub fn of_superblocks<B: Superblock>() -> Self {
-        let offset = i32::from(B::OFFSET);
-        Kind { superblocks: true, codes: B::CODES, offset, mins: B::MINS, group: B::GROUP }
+    pub fn of_scaled<I: Isa, B: Scaled>() -> Self {
+        Self::new::<I>(false, B::CODES, B::OFFSET, B::MINS, 32)
+    }
+
+    pub fn of_superblocks<I: Isa, B: Superblock>() -> Self {
+        Self::new::<I>(true, B::CODES, i32::from(B::OFFSET), B::MINS, B::GROUP)
+    }
+
+    /// Whether integer products of `group_mins` with the activations' sums are needed.
+    pub fn has_group_mins(&self) -> bool {
+        self.superblocks && (self.mins || self.offset != 0)
     }
 }
 
-/// Sixteen rows of integer codes. `len` weights a row; rows that are missing at the end of a matrix are zero.
+/// A span of sixteen rows of integer codes, `len` weights of each; where a matrix ends earlier, its last row again.
 pub(crate) struct Panel<'a> {
     pub kind: Kind,
-    /// `[len / 4][row][4]`
+    pub len: usize,
+    /// `[len / 4][row][4]`, or `[len / 2][row]` codes of 16 bits.
     pub codes: &'a mut [[[u8; 4]; ROWS]],
-    /// Superblocks: the scale of each sixteen, twice for each row: `[len / 16][row][2]`.
+    /// Superblocks: the scale of each group, twice for each row: `[len / group][row][2]`.
     pub group_scales: &'a mut [[[i16; 2]; ROWS]],
-    /// Superblocks: the minimums (or the scales times the offset) of each two sixteens: `[len / 32][row][2]`.
+    /// Superblocks: the minimums (or the scales times the offset) of each two groups: `[len / group / 2][row][2]`.
     pub group_mins: &'a mut [[[i16; 2]; ROWS]],
     /// `[len / block][row]`
-    pub scales: &'a mut [Lanes],
+    pub scales: &'a mut [[f32; ROWS]],
     /// `[len / block][row]`
-    pub mins: &'a mut [Lanes],
-}
-
-/// Floats of scratch memory that a panel of rows of `len` weights needs, whatever the format.
-pub fn scratch_len(len: usize) -> usize {
-    let padded = len.next_multiple_of(256);
-    // Codes 4 floats for each weight of sixteen rows; group scales and minimums 1 + 1/2 for each weight;
-    // scales and minimums 2 x 16 for each 32. A panel of floats needs 12 for each weight.
-    FLOAT_ROWS.saturating_mul(padded)
+    pub mins: &'a mut [[f32; ROWS]],
 }
 
 impl<'a> Panel<'a> {
-    /// Cuts a panel for rows of `len` weights out of `scratch`.
-    pub(crate) fn new(scratch: &'a mut [f32], len: usize, kind: Kind) -> Result<Self, Mismatch> {
-        let block = if kind.superblocks { 256 } else { 32 };
-        let needed = scratch_len(len);
-        if scratch.len() < needed {
-            return Err(Mismatch {
-                what: "floats of scratch memory",
-                expected: needed,
-                found: scratch.len(),
-            });
+    /// Cuts a panel for `len` weights of each row, at most [`SPAN`], out of `scratch`.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where `scratch` is shorter than [`SCRATCH_LEN`].
+    fn new(scratch: &'a mut [f32], len: usize, kind: Kind) -> Result<Self, Mismatch> {
+        // Codes 4 or 8 floats for each weight, group scales and minimums at most 1 + 1/2, scales and minimums 1.
+        const { assert!((8 + 2) * SPAN + SPAN / 2 <= SCRATCH_LEN) };
+        if scratch.len() < SCRATCH_LEN || len > SPAN {
+            return Err(Mismatch { what: "floats of scratch", expected: SCRATCH_LEN, found: scratch.len() });
         }
-        let (codes, rest) = scratch.split_at_mut(len / 4 * ROWS);
-        let (group_scales, rest) = rest.split_at_mut(len / 16 * ROWS);
-        let (group_mins, rest) = rest.split_at_mut(len / 32 * ROWS);
+        let block = if kind.superblocks { 256 } else { 32 };
+        let groups = if kind.superblocks && !kind.wide { len / kind.group } else { 0 };
+        let pairs = if kind.has_group_mins() { len / kind.group / 2 } else { 0 };
+        let (codes, rest) = scratch.split_at_mut(len / if kind.wide { 2 } else { 4 } * ROWS);
+        let (group_scales, rest) = rest.split_at_mut(groups * ROWS);
+        let (group_mins, rest) = rest.split_at_mut(pairs * ROWS);
         let (scales, rest) = rest.split_at_mut(len / block * ROWS);
-        let (mins, _) = rest.split_at_mut(len / block * ROWS);
+        let (mins, _) = rest.split_at_mut(if kind.mins { len / block * ROWS } else { 0 });
         Ok(Panel {
             kind,
+            len,
             codes: bytemuck::cast_slice_mut(codes),
             group_scales: bytemuck::cast_slice_mut(group_scales),
             group_mins: bytemuck::cast_slice_mut(group_mins),
@@ -90,113 +103,157 @@ impl<'a> Panel<'a> {
         })
     }
 
-    /// Puts 32 codes of a row in their places.
+    /// Puts the codes of part `part` (32 weights) of eight rows, from row `8 half` on, in their places; widened and
+    /// times the row's `scales` of its two sixteens where the panel is wide.
     #[inline(always)]
-    fn put_codes<I: Isa>(&mut self, isa: I, row: usize, part: usize, codes: I::Bytes) {
-        let mut bytes = [0; 32];
-        isa.store_bytes(codes, &mut bytes);
-        for (at, quad) in self.codes[8 * part..8 * part + 8].iter_mut().zip(bytes.as_chunks::<4>().0) {
-            at[row] = *quad;
+    fn put_codes<I: Isa>(
+        &mut self,
+        isa: I,
+        part: usize,
+        half: usize,
+        codes: [I::Bytes; 8],
+        scales: Option<[[i16; 2]; 8]>,
+    ) {
+        let put = |at: &mut [[[u8; 4]; ROWS]], quads: [I::Bytes; 8]| {
+            for (at, quad) in at.iter_mut().zip(quads) {
+                isa.store_bytes(quad, &mut at.as_flattened_mut().as_chunks_mut().0[half]);
+            }
+        };
+        if !(self.kind.codes == Codes::Signed) {
+            put(&mut self.codes[8 * part..][..8], isa.deal(codes));
+        } else if I::DOTS {
+            let bias = isa.splat_byte(I::SIGNED_BIAS as u8);
+            put(&mut self.codes[8 * part..][..8], isa.deal(codes.map(|codes| isa.add_bytes(codes, bias))));
+        } else {
+            for sixteen in 0..2 {
+                let wide: [_; 8] = core::array::from_fn(|row| {
+                    let wide = isa.sixteens(codes[row])[sixteen];
+                    scales.map_or(wide, |scales| isa.scale_sixteen(wide, scales[row][sixteen]))
+                });
+                put(&mut self.codes[16 * part + 8 * sixteen..][..8], isa.deal(wide));
+            }
         }
     }
+}
 
-    /// Unpacks one row of scaled blocks.
+/// The rows of a panel: slices of the blocks that the panel holds; the last row again where there are fewer.
+#[inline(always)]
+fn rows_of<B>(rows: &[B], row_blocks: usize, first: usize, count: usize) -> [&[B]; ROWS] {
+    let last = (rows.len() / row_blocks).saturating_sub(1);
+    core::array::from_fn(|row| &rows[row.min(last) * row_blocks + first..][..count])
+}
+
+/// Unpacks `count` blocks, from block `first` on, of up to sixteen rows of `row_blocks` blocks.
+pub(crate) struct Unpack<'a, 's, B> {
+    pub rows: &'a [B],
+    pub row_blocks: usize,
+    pub first: usize,
+    pub count: usize,
+    pub scratch: &'s mut [f32],
+}
+
+impl<'s, B: Block> Unpack<'_, 's, B> {
+    /// Unpacks scaled blocks.
     #[inline(always)]
-    pub(crate) fn put_scaled<I: Isa, B: Scaled>(&mut self, isa: I, row: usize, blocks: &[B]) {
-        for (i, block) in blocks.iter().enumerate() {
-            for part in 0..B::PARTS {
-                let at = i * B::PARTS + part;
-                self.put_codes(isa, row, at, block.load_codes(isa, part));
-                self.scales[at][row] = block.scale(part);
+    pub fn scaled<I: Isa>(self, isa: I) -> Result<Panel<'s>, Mismatch>
+    where
+        B: Scaled,
+    {
+        let rows = rows_of(self.rows, self.row_blocks, self.first, self.count);
+        let mut panel = Panel::new(self.scratch, self.count * B::LEN, Kind::of_scaled::<I, B>())?;
+        for block in 0..self.count {
+            for half in 0..2 {
+                let row = |i: usize| &rows[8 * half + i][block];
+                let scales = eight(isa, |i| row(i).scale());
+                for part in 0..B::PARTS {
+                    let codes = core::array::from_fn(|i| row(i).load_codes(isa, part));
+                    let at = block * B::PARTS + part;
+                    panel.put_codes(isa, at, half, codes, None);
+                    isa.store(scales, &mut panel.scales[at].as_chunks_mut().0[half]);
+                    if B::MINS {
+                        let mins = eight(isa, |i| row(i).min());
+                        isa.store(mins, &mut panel.mins[at].as_chunks_mut().0[half]);
+                    }
+                }
+            }
+        }
+        Ok(panel)
+    }
+
+    /// Unpacks superblocks.
+    #[inline(always)]
+    pub fn superblocks<I: Isa>(self, isa: I) -> Result<Panel<'s>, Mismatch>
+    where
+        B: Superblock,
+    {
+        let rows = rows_of(self.rows, self.row_blocks, self.first, self.count);
+        let kind = Kind::of_superblocks::<I, B>();
+        let mut panel = Panel::new(self.scratch, self.count * B::LEN, kind)?;
+        let groups = 256 / B::GROUP;
+        for block in 0..self.count {
+            for half in 0..2 {
+                let row = |i: usize| &rows[8 * half + i][block];
+                let mut scales = eight(isa, |i| row(i).scale());
+                if B::UNIT != 1.0 {
+                    scales = isa.mul(scales, isa.splat(B::UNIT));
+                }
+                isa.store(scales, &mut panel.scales[block].as_chunks_mut().0[half]);
                 if B::MINS {
-                    self.mins[at][row] = block.min(part);
+                    let mins = eight(isa, |i| row(i).min_scale());
+                    isa.store(mins, &mut panel.mins[block].as_chunks_mut().0[half]);
+                }
+                let mut group_scales = [[0; 16]; 8];
+                for (i, of_row) in group_scales.iter_mut().enumerate() {
+                    *of_row = integers(row(i).group_scales());
+                    let row_at = 8 * half + i;
+                    if !kind.wide {
+                        for (at, &scale) in
+                            panel.group_scales[groups * block..].iter_mut().zip(&of_row[..groups])
+                        {
+                            at[row_at] = [scale; 2];
+                        }
+                    }
+                    if kind.has_group_mins() {
+                        let (mins, factor) = if B::MINS {
+                            (integers(row(i).group_mins()), 1)
+                        } else {
+                            (*of_row, kind.offset as i16)
+                        };
+                        let pairs = mins[..groups].as_chunks::<2>().0;
+                        for (at, pair) in panel.group_mins[groups / 2 * block..].iter_mut().zip(pairs) {
+                            at[row_at] = pair.map(|min| min * factor);
+                        }
+                    }
+                }
+                for part in 0..8 {
+                    let codes = core::array::from_fn(|i| row(i).load_codes(isa, part));
+                    let scales = kind.wide.then(|| {
+                        let of_16 = |i| 16 * i / B::GROUP;
+                        group_scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
+                    });
+                    panel.put_codes(isa, 8 * block + part, half, codes, scales);
                 }
             }
         }
-    }
-
-    /// Unpacks one row of superblocks.
-    #[inline(always)]
-    pub(crate) fn put_superblocks<I: Isa, B: Superblock>(&mut self, isa: I, row: usize, blocks: &[B]) {
-        for (i, block) in blocks.iter().enumerate() {
-            for part in 0..8 {
-                self.put_codes(isa, row, 8 * i + part, block.load_codes(isa, part));
-            }
-            let scales = block.group_scales();
-            for (at, scale) in self.group_scales[16 * i..][..16].iter_mut().zip(scales) {
-                at[row] = [i16::from(scale); 2];
-            }
-            self.scales[i][row] = block.scale();
-            if B::MINS || B::OFFSET != 0 {
-                let (mins, factor) = if B::MINS { (block.group_mins(), 1) } else { (scales, B::OFFSET) };
-                let pairs = mins.as_chunks::<2>().0;
-                for (at, pair) in self.group_mins[8 * i..][..8].iter_mut().zip(pairs) {
-                    at[row] = pair.map(|min| i16::from(min) * factor);
-                }
-            }
-            if B::MINS {
-                self.mins[i][row] = block.min_scale();
-            }
-        }
-    }
-
-    /// Makes row `row` a row of zeros.
-    #[inline(always)]
-    pub(crate) fn put_nothing(&mut self, row: usize) {
-        self.codes.iter_mut().for_each(|at| at[row] = [0; 4]);
-        self.group_scales.iter_mut().for_each(|at| at[row] = [0; 2]);
-        self.group_mins.iter_mut().for_each(|at| at[row] = [0; 2]);
-        self.scales.iter_mut().for_each(|at| at[row] = 0.0);
-        self.mins.iter_mut().for_each(|at| at[row] = 0.0);
+        Ok(panel)
     }
 }
 
-/// Unpacks rows of scaled blocks: as many as there are, and zeros in the place of those that are missing.
-pub(crate) struct UnpackScaled<'a, 'p, B> {
-    pub rows: &'a [B],
-    pub row_blocks: usize,
-    pub panel: &'a mut Panel<'p>,
-}
-
-impl<B: Scaled> Task for UnpackScaled<'_, '_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let mut count = 0;
-        for row in self.rows.chunks_exact(self.row_blocks) {
-            self.panel.put_scaled(isa, count, row);
-            count += 1;
-        }
-        (count..ROWS).for_each(|row| self.panel.put_nothing(row));
+/// The groups' integers, widened: 16 or 8 of them.
+#[inline(always)]
+fn integers(groups: Groups) -> [i16; 16] {
+    match groups {
+        Groups::Of16(groups) => groups.map(i16::from),
+        Groups::Of32(groups) => core::array::from_fn(|i| if i < 8 { i16::from(groups[i]) } else { 0 }),
     }
 }
 
-/// Unpacks rows of superblocks: as many as there are, and zeros in the place of those that are missing.
-pub(crate) struct UnpackSuperblocks<'a, 'p, B> {
-    pub rows: &'a [B],
-    pub row_blocks: usize,
-    pub panel: &'a mut Panel<'p>,
-}
-
-impl<B: Superblock> Task for UnpackSuperblocks<'_, '_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let mut count = 0;
-        for row in self.rows.chunks_exact(self.row_blocks) {
-            self.panel.put_superblocks(isa, count, row);
-            count += 1;
-        }
-        (count..ROWS).for_each(|row| self.panel.put_nothing(row));
-    }
-}
-
-/// Unpacks rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
+/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,
+    pub first: usize,
+    pub count: usize,
     pub padded: usize,
     pub out: &'a mut [f32],
 }
@@ -208,8 +265,8 @@ impl<B: Block> Task for UnpackFloats<'_, B> {
     fn run<I: Isa>(self, isa: I) {
         let rows = self.rows.chunks_exact(self.row_blocks);
         for (row, out) in rows.zip(self.out.chunks_exact_mut(self.padded)) {
-            let (out, padding) = out.split_at_mut(self.row_blocks * B::LEN);
-            B::unpack(isa, row, out);
+            let (out, padding) = out.split_at_mut(self.count * B::LEN);
+            B::unpack(isa, &row[self.first..][..self.count], out);
             padding.fill(0.0);
         }
     }

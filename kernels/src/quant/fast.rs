@@ -27,11 +27,37 @@ impl Codes {
     }
 }
 
+/// A float of a block, as the block keeps it.
+#[derive(Clone, Copy)]
+pub enum Scale {
+    /// Half precision, little-endian.
+    Half([u8; 2]),
+    /// Some other way.
+    Float(f32),
+}
+
+/// Eight scales, from blocks of one format.
+#[inline(always)]
+pub(crate) fn eight<I: Isa>(isa: I, scale: impl Fn(usize) -> Scale) -> I::Floats {
+    let (mut halves, mut floats) = ([0; 8], [0.0; 8]);
+    for i in 0..8 {
+        match scale(i) {
+            Scale::Half(bits) => halves[i] = u16::from_le_bytes(bits),
+            Scale::Float(float) => floats[i] = float,
+        }
+    }
+    // Blocks of one format all answer in one way: the other arm is compiled away.
+    match scale(0) {
+        Scale::Half(_) => isa.halves_of(&halves),
+        Scale::Float(_) => isa.floats(&floats),
+    }
+}
+
 /// Formats whose every 32 weights have one float scale: `w = scale (code - OFFSET) + min`.
 pub trait Scaled: Block {
     /// The range of the codes.
     const CODES: Codes;
-    /// What is subtracted from every code: zero or a power of two.
+    /// What is subtracted from every code.
     const OFFSET: i32 = 0;
     /// Whether the format has minimums.
     const MINS: bool = false;
@@ -40,66 +66,49 @@ pub trait Scaled: Block {
 
     /// The codes of part `part`.
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
-    /// The scale of part `part`.
-    fn scale(&self, part: usize) -> f32;
-    /// The minimum of part `part`.
-    fn min(&self, part: usize) -> f32 {
-        let _ = part;
-        0.0
-    }
-    /// The scales of eight parts in a row: `8 / PARTS` blocks.
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats;
-    /// The minimums of eight parts in a row.
-    fn mins<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        let _ = blocks;
-        isa.splat(0.0)
+    /// The scale.
+    fn scale(&self) -> Scale;
+    /// The minimum.
+    fn min(&self) -> Scale {
+        Scale::Float(0.0)
     }
 }
 
-/// The half-precision numbers of eight parts in a row, where each block of type `B` has one.
-#[inline(always)]
-pub(super) fn halves_of_parts<I: Isa, B: Scaled>(
-    isa: I,
-    blocks: &[B],
-    bits: impl Fn(&B) -> [u8; 2],
-) -> I::Floats {
-    let mut of = [0; 8];
-    for (part, bits_of) in of.iter_mut().enumerate() {
-        *bits_of = u16::from_le_bytes(bits(&blocks[part / B::PARTS]));
-    }
-    isa.halves_of(&of)
+/// An integer for each group of a superblock's weights.
+#[derive(Clone, Copy)]
+pub enum Groups {
+    /// For each 16 weights.
+    Of16([i8; 16]),
+    /// For each 32 weights.
+    Of32([i8; 8]),
 }
 
-/// Formats of 256 weights with one float scale and an integer scale for every 16 weights:
-/// `w = scale group_scale (code - OFFSET) - min_scale group_min`.
+/// Formats of 256 weights with one float scale and an integer scale for each group of 16 or 32:
+/// `w = UNIT scale group_scale (code - OFFSET) - min_scale group_min`.
 pub trait Superblock: Block {
     /// The range of the codes.
     const CODES: Codes;
-    /// What is subtracted from every code: zero or a power of two.
+    /// What is subtracted from every code.
     const OFFSET: i16 = 0;
     /// Whether the format has minimums; then `OFFSET` is zero.
     const MINS: bool = false;
     /// Weights that share a group scale: 16 or 32.
     const GROUP: usize;
+    /// Factor of the scale: a power of two.
+    const UNIT: f32 = 1.0;
 
     /// The codes of weights `32 part ..` (part 0 to 7).
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
     /// The scale of the whole superblock.
-    fn scale(&self) -> f32;
-    /// The integer scale of each 16 weights.
-    fn group_scales(&self) -> [i8; 16];
+    fn scale(&self) -> Scale;
+    /// The integer scales, one for each group.
+    fn group_scales(&self) -> Groups;
     /// The scale of the minimums.
-    fn min_scale(&self) -> f32 {
-        0.0
+    fn min_scale(&self) -> Scale {
+        Scale::Float(0.0)
     }
-    /// The integer minimum of each 16 weights.
-    fn group_mins(&self) -> [i8; 16] {
-        [0; 16]
+    /// The integer minimums, one for each group.
+    fn group_mins(&self) -> Groups {
+        Groups::Of32([0; 8])
     }
-}
-
-/// Scales of 32 weights each, as scales of 16.
-#[inline(always)]
-pub(super) fn twice(scales: [u8; 8]) -> [i8; 16] {
-    core::array::from_fn(|i| scales[i / 2] as i8)
 }

@@ -11,6 +11,7 @@
 //! w[i] = (d * (2 sc[i / 16] + 1)) * (grid[index][i % 8] + shift[i / 8])
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::iq1_s::{SHIFT, load_shifted};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
@@ -71,6 +72,7 @@ impl Superblock for Iq1M {
     const CODES: Codes = Codes::Unsigned(25);
     const OFFSET: i16 = 16;
     const GROUP: usize = 16;
+    const UNIT: f32 = SHIFT;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
@@ -85,12 +87,12 @@ impl Superblock for Iq1M {
         load_shifted(isa, points, isa.eights(shifts))
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        self.scales().0 * SHIFT
+    fn scale(&self) -> Scale {
+        Scale::Float(self.scales().0)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        self.scales().1.map(|scale| scale as i8)
+    fn group_scales(&self) -> Groups {
+        Groups::Of16(self.scales().1.map(|scale| scale as i8))
     }
 }
 

@@ -12,7 +12,7 @@
 //! w[i] = (d * (2 sc[i / 32] + 1)) * (grid[index][i % 8] + shift)
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
 
@@ -66,6 +66,7 @@ impl Superblock for Iq1S {
     const CODES: Codes = Codes::Unsigned(25);
     const OFFSET: i16 = 16;
     const GROUP: usize = 32;
+    const UNIT: f32 = SHIFT;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
@@ -78,12 +79,12 @@ impl Superblock for Iq1S {
         load_shifted(isa, points, isa.splat_byte(9 - 2 * (qh >> 15) as u8))
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d) * SHIFT
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(self.qh.map(|[_, upper]| (upper >> 3 & 0x0e) + 1))
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(self.qh.map(|[_, upper]| (upper >> 3 & 0x0e) as i8 + 1))
     }
 }
 

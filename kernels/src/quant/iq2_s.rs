@@ -11,6 +11,7 @@
 //! w[i] = (d * (0.5 + sc[i / 16]) * 0.25) * (+- grid[index][i % 8])
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::iq2_xs::{odd_scales, two_scales};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
@@ -55,6 +56,7 @@ impl Superblock for Iq2S {
     const CODES: Codes = Codes::Unsigned(107);
     const OFFSET: i16 = 64;
     const GROUP: usize = 16;
+    const UNIT: f32 = 0.125;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
@@ -67,12 +69,12 @@ impl Superblock for Iq2S {
         grids::load_signed::<I, 64>(isa, points, signs)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d) * 0.125
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        odd_scales(&self.scales)
+    fn group_scales(&self) -> Groups {
+        Groups::Of16(odd_scales(&self.scales))
     }
 }
 

@@ -11,7 +11,7 @@
 //! w[i] = (d * (1 + 2 sc[i / 32])) * (+- grid[index][i % 4])
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points, iq3_xxs::two_points};
 use crate::simd::Isa;
 
@@ -75,12 +75,12 @@ impl Superblock for Iq3S {
         grids::load_signed::<I, 16>(isa, points, signs)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(self.scales())
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(bytemuck::cast(self.scales()))
     }
 }
 

@@ -12,7 +12,7 @@
 //! w[i] = (d * (0.5 + sc[i / 32]) * 0.5) * (+- grid[index][i % 4])
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
 
@@ -64,6 +64,7 @@ impl Superblock for Iq3Xxs {
     const CODES: Codes = Codes::Unsigned(126);
     const OFFSET: i16 = 64;
     const GROUP: usize = 32;
+    const UNIT: f32 = 0.25;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
@@ -76,12 +77,12 @@ impl Superblock for Iq3Xxs {
         grids::load_signed::<I, 64>(isa, points, signs)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d) * 0.25
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(self.signs.map(|[_, _, _, last]| 2 * (last >> 4) + 1))
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(self.signs.map(|[_, _, _, last]| 2 * (last >> 4) as i8 + 1))
     }
 }
 

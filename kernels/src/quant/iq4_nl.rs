@@ -8,7 +8,7 @@
 //! w[i] = d * LEVELS[q[i]]
 //! ```
 
-use super::fast::halves_of_parts;
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits};
 use crate::simd::Isa;
 
@@ -55,12 +55,8 @@ impl Scaled for Iq4Nl {
         isa.lookup(&LEVELS, isa.nibbles(&self.qs))
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        bits::f16(self.d)
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
 }
 

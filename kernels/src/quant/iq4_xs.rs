@@ -11,7 +11,7 @@
 //! w[i] = (d * (sc[i / 32] - 32)) * LEVELS[q[i]]
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, iq4_nl};
 use crate::simd::Isa;
 
@@ -66,12 +66,12 @@ impl Superblock for Iq4Xs {
         isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(self.scales().map(|scale| scale as u8))
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(self.scales())
     }
 }
 

@@ -10,6 +10,7 @@
 //! w[i] = DOUBLED[q[i]] * 2^(e - 128)
 //! ```
 
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits};
 use crate::simd::Isa;
 
@@ -60,16 +61,8 @@ impl Scaled for Mxfp4 {
         isa.lookup(&RAISED, isa.nibbles(&self.qs))
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        half_e8m0(self.e)
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        let mut scales = [0.0; 8];
-        for (scale, block) in scales.iter_mut().zip(blocks) {
-            *scale = half_e8m0(block.e);
-        }
-        isa.floats(&scales)
+    fn scale(&self) -> Scale {
+        Scale::Float(half_e8m0(self.e))
     }
 }
 

@@ -7,7 +7,7 @@
 //! w[i] = d where q[i] = 1, else -d
 //! ```
 
-use super::fast::halves_of_parts;
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits};
 use crate::simd::Isa;
 
@@ -50,12 +50,8 @@ impl Scaled for Q1_0 {
         isa.and(isa.spread_bits(mask), isa.splat_byte(2))
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        bits::f16(self.d)
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
 }
 

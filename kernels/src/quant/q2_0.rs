@@ -7,7 +7,7 @@
 //! w[i] = (q[i] - 1) * d
 //! ```
 
-use super::fast::halves_of_parts;
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits};
 use crate::simd::Isa;
 
@@ -48,12 +48,8 @@ impl Scaled for Q2_0 {
         isa.quarters(&self.qs.as_chunks().0[part])
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        bits::f16(self.d)
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
 }
 

@@ -10,6 +10,7 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 16
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits};
 use crate::simd::Isa;
 
@@ -74,20 +75,20 @@ impl Superblock for Q2K {
         load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        self.scales.map(|packed| (packed & 0x0f) as i8)
+    fn group_scales(&self) -> Groups {
+        Groups::Of16(self.scales.map(|packed| (packed & 0x0f) as i8))
     }
     #[inline(always)]
-    fn min_scale(&self) -> f32 {
-        bits::f16(self.dmin)
+    fn min_scale(&self) -> Scale {
+        Scale::Half(self.dmin)
     }
     #[inline(always)]
-    fn group_mins(&self) -> [i8; 16] {
-        self.scales.map(|packed| (packed >> 4) as i8)
+    fn group_mins(&self) -> Groups {
+        Groups::Of16(self.scales.map(|packed| (packed >> 4) as i8))
     }
 }
 

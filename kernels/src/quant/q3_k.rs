@@ -12,6 +12,7 @@
 //! w[i] = (d * (sc[i / 16] - 32)) * (q[i] - 4)
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, q2_k};
 use crate::simd::Isa;
 
@@ -81,12 +82,12 @@ impl Superblock for Q3K {
         isa.or(low, third)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        self.scales()
+    fn group_scales(&self) -> Groups {
+        Groups::Of16(self.scales())
     }
 }
 

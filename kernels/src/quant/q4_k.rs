@@ -14,7 +14,7 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 32
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits};
 use crate::simd::Isa;
 
@@ -31,15 +31,14 @@ pub struct Q4K {
 /// The 8 scales and the 8 minimums, 0 to 63, of Q4_K and Q5_K.
 #[inline(always)]
 pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut mins) = ([0; 8], [0; 8]);
-    for g in 0..4 {
-        let (scale, min, low) = (packed[g], packed[g + 4], packed[g + 8]);
-        scales[g] = scale & 0x3f;
-        mins[g] = min & 0x3f;
-        scales[g + 4] = (low & 0x0f) | (scale >> 6 << 4);
-        mins[g + 4] = (low >> 4) | (min >> 6 << 4);
-    }
-    (scales, mins)
+    // Four bytes at a time: the first four groups, then the last four.
+    let [scale, min, low] = [0, 1, 2].map(|i| u32::from_le_bytes(packed.as_chunks().0[i]));
+    let eight = |first: u32, last: u32| (u64::from(first) | u64::from(last) << 32).to_le_bytes();
+    let upper = |from: u32| from >> 2 & 0x3030_3030;
+    (
+        eight(scale & 0x3f3f_3f3f, low & 0x0f0f_0f0f | upper(scale)),
+        eight(min & 0x3f3f_3f3f, low >> 4 & 0x0f0f_0f0f | upper(min)),
+    )
 }
 
 /// The lower four bits of the codes of group `g` (0 to 7) of Q4_K and Q5_K.
@@ -86,20 +85,20 @@ impl Superblock for Q4K {
         load_four_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(scales_and_mins(&self.scales).0)
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(bytemuck::cast(scales_and_mins(&self.scales).0))
     }
     #[inline(always)]
-    fn min_scale(&self) -> f32 {
-        bits::f16(self.dmin)
+    fn min_scale(&self) -> Scale {
+        Scale::Half(self.dmin)
     }
     #[inline(always)]
-    fn group_mins(&self) -> [i8; 16] {
-        twice(scales_and_mins(&self.scales).1)
+    fn group_mins(&self) -> Groups {
+        Groups::Of32(bytemuck::cast(scales_and_mins(&self.scales).1))
     }
 }
 

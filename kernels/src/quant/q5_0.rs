@@ -9,7 +9,7 @@
 //! w[i] = (q[i] - 16) * d
 //! ```
 
-use super::fast::halves_of_parts;
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits};
 use crate::simd::Isa;
 
@@ -62,12 +62,8 @@ impl Scaled for Q5_0 {
         load_codes(isa, &self.qs, self.qh)
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        bits::f16(self.d)
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
 }
 

@@ -10,7 +10,7 @@
 //! w[i] = q[i] * d + m
 //! ```
 
-use super::fast::halves_of_parts;
+use super::fast::Scale;
 use super::{Block, Codes, GgmlType, Scaled, bits, q5_0};
 use crate::simd::Isa;
 
@@ -51,20 +51,12 @@ impl Scaled for Q5_1 {
         q5_0::load_codes(isa, &self.qs, self.qh)
     }
     #[inline(always)]
-    fn scale(&self, _part: usize) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.d)
-    }
-    #[inline(always)]
-    fn min(&self, _part: usize) -> f32 {
-        bits::f16(self.m)
-    }
-    #[inline(always)]
-    fn mins<I: Isa>(isa: I, blocks: &[Self]) -> I::Floats {
-        halves_of_parts(isa, blocks, |block| block.m)
+    fn min(&self) -> Scale {
+        Scale::Half(self.m)
     }
 }
 

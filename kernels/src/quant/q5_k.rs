@@ -10,7 +10,7 @@
 //! w[i] = (d * sc[g]) * q[i] - (dmin * m[g]),   g = i / 32
 //! ```
 
-use super::fast::twice;
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, q4_k};
 use crate::simd::Isa;
 
@@ -70,20 +70,20 @@ impl Superblock for Q5K {
         isa.or(low, fifth)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        twice(q4_k::scales_and_mins(&self.scales).0)
+    fn group_scales(&self) -> Groups {
+        Groups::Of32(bytemuck::cast(q4_k::scales_and_mins(&self.scales).0))
     }
     #[inline(always)]
-    fn min_scale(&self) -> f32 {
-        bits::f16(self.dmin)
+    fn min_scale(&self) -> Scale {
+        Scale::Half(self.dmin)
     }
     #[inline(always)]
-    fn group_mins(&self) -> [i8; 16] {
-        twice(q4_k::scales_and_mins(&self.scales).1)
+    fn group_mins(&self) -> Groups {
+        Groups::Of32(bytemuck::cast(q4_k::scales_and_mins(&self.scales).1))
     }
 }
 

@@ -12,6 +12,7 @@
 //! w[i] = (d * scales[i / 16]) * (q[i] - 32)
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits};
 use crate::simd::Isa;
 
@@ -71,12 +72,12 @@ impl Superblock for Q6K {
         isa.or(low, isa.raise::<4>(high))
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        self.scales
+    fn group_scales(&self) -> Groups {
+        Groups::Of16(self.scales)
     }
 }
 

@@ -12,6 +12,7 @@
 //! w[i] = (q[i] - 1) * d
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits};
 use crate::simd::Isa;
 
@@ -95,12 +96,12 @@ impl Superblock for Tq1_0 {
         isa.field::<6, 0x03>(sum)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        [1; 16]
+    fn group_scales(&self) -> Groups {
+        Groups::Of32([1; 8])
     }
 }
 

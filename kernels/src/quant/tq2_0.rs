@@ -8,6 +8,7 @@
 //! w[i] = (q[i] - 1) * d      code 3, which ggml never writes, is 2 d
 //! ```
 
+use super::fast::{Groups, Scale};
 use super::{Block, Codes, GgmlType, Superblock, bits, q2_k};
 use crate::simd::Isa;
 
@@ -49,12 +50,12 @@ impl Superblock for Tq2_0 {
         q2_k::load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn scale(&self) -> f32 {
-        bits::f16(self.d)
+    fn scale(&self) -> Scale {
+        Scale::Half(self.d)
     }
     #[inline(always)]
-    fn group_scales(&self) -> [i8; 16] {
-        [1; 16]
+    fn group_scales(&self) -> Groups {
+        Groups::Of32([1; 8])
     }
 }
 

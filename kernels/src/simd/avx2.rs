@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::Isa;
+use super::{Isa, rows_of_two_registers};
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
@@ -17,20 +17,21 @@ impl Avx2 {
     }
 }
 
-/// Words that are made of intrinsics.
+/// Words that are made of intrinsics. The level's type proves that the processor has them.
 macro_rules! words {
     ($(fn $name:ident $(<$(const $c:ident: $ct:ty),*>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
         #[inline(always)]
         fn $name $(<$(const $c: $ct),*>)? (self, $($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: a value of `Avx2` proves that the processor has AVX2, FMA and F16C (`Avx2::new`), and the
+            // SAFETY: a value of the level's type proves that the processor has its instructions (`new`), and the
             // loads and stores go through references to arrays of the register's size, at any alignment.
             unsafe { $body }
         }
     )*};
 }
+pub(super) use words;
 
 #[inline(always)]
-const fn p<T>(from: &T) -> *const __m256i {
+pub(super) const fn p<T>(from: &T) -> *const __m256i {
     (from as *const T).cast()
 }
 
@@ -39,7 +40,7 @@ const fn p<T>(from: &T) -> *const __m256i {
 /// # Safety
 /// The processor must have AVX2.
 #[inline(always)]
-unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+pub(super) unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
     // SAFETY: the caller promises AVX2.
     unsafe {
         let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -49,163 +50,255 @@ unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
 }
 
 /// Mask that keeps the magnitude of a float.
-const MAGNITUDE: i32 = 0x7FFF_FFFF;
+pub(super) const MAGNITUDE: i32 = 0x7FFF_FFFF;
+
+/// The words that AVX2 has and the levels above it do not better.
+macro_rules! avx2_words {
+    () => {
+        type Bytes = __m256i;
+        type Shorts = __m256i;
+        type Ints = __m256i;
+        type Floats = __m256;
+
+        words! {
+            fn bytes(from: &[u8; 32]) -> __m256i { _mm256_loadu_si256(p(from)) }
+            fn signed_bytes(from: &[i8; 32]) -> __m256i { _mm256_loadu_si256(p(from)) }
+            fn nibbles(from: &[u8; 16]) -> __m256i {
+                let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()));
+                let shifted = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4));
+                _mm256_and_si256(shifted, _mm256_set1_epi8(15))
+            }
+            fn quarters(from: &[u8; 8]) -> __m256i {
+                // Each byte in 32 bits; field k moves by 6 k bits into byte k.
+                let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
+                let two = _mm256_or_si256(wide, _mm256_slli_epi32::<12>(wide));
+                let four = _mm256_or_si256(two, _mm256_slli_epi32::<6>(two));
+                _mm256_and_si256(four, _mm256_set1_epi8(3))
+            }
+            fn eights(from: [[i8; 8]; 4]) -> __m256i {
+                let [a, b, c, d]: [i64; 4] = bytemuck::cast(from);
+                _mm256_setr_epi64x(a, b, c, d)
+            }
+            fn splat_byte(byte: u8) -> __m256i { _mm256_set1_epi8(byte as i8) }
+            fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
+                _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
+            }
+            fn raise<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi16::<SHIFT>(a) }
+            fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+            fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+            fn add_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
+            fn negate(a: __m256i, mask: __m256i) -> __m256i {
+                _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask)
+            }
+            fn spread_bits(mask: u32) -> __m256i {
+                let bytes = _mm256_shuffle_epi8(
+                    _mm256_set1_epi32(mask as i32),
+                    _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
+                );
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
+            }
+            fn lookup(table: &[i8; 16], codes: __m256i) -> __m256i {
+                _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), codes)
+            }
+            fn store_bytes(a: __m256i, to: &mut [u8; 32]) { _mm256_storeu_si256(to.as_mut_ptr().cast(), a) }
+            fn deal(rows: [__m256i; 8]) -> [__m256i; 8] {
+                // Transposes 8 x 8 integers of 32 bits: by pairs, by fours, by halves.
+                let [a, b, c, d, e, f, g, h] = rows;
+                let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+                let (ef, gh) = (_mm256_unpacklo_epi32(e, f), _mm256_unpacklo_epi32(g, h));
+                let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+                let (ef2, gh2) = (_mm256_unpackhi_epi32(e, f), _mm256_unpackhi_epi32(g, h));
+                let low = [
+                    _mm256_unpacklo_epi64(ab, cd),
+                    _mm256_unpackhi_epi64(ab, cd),
+                    _mm256_unpacklo_epi64(ab2, cd2),
+                    _mm256_unpackhi_epi64(ab2, cd2),
+                ];
+                let high = [
+                    _mm256_unpacklo_epi64(ef, gh),
+                    _mm256_unpackhi_epi64(ef, gh),
+                    _mm256_unpacklo_epi64(ef2, gh2),
+                    _mm256_unpackhi_epi64(ef2, gh2),
+                ];
+                [
+                    _mm256_permute2x128_si256::<0x20>(low[0], high[0]),
+                    _mm256_permute2x128_si256::<0x20>(low[1], high[1]),
+                    _mm256_permute2x128_si256::<0x20>(low[2], high[2]),
+                    _mm256_permute2x128_si256::<0x20>(low[3], high[3]),
+                    _mm256_permute2x128_si256::<0x31>(low[0], high[0]),
+                    _mm256_permute2x128_si256::<0x31>(low[1], high[1]),
+                    _mm256_permute2x128_si256::<0x31>(low[2], high[2]),
+                    _mm256_permute2x128_si256::<0x31>(low[3], high[3]),
+                ]
+            }
+            fn sixteens(a: __m256i) -> [__m256i; 2] {
+                [
+                    _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a)),
+                    _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(a)),
+                ]
+            }
+            fn scale_sixteen(a: __m256i, by: i16) -> __m256i { _mm256_mullo_epi16(a, _mm256_set1_epi16(by)) }
+
+            fn pairs_unsigned(u: __m256i, s: __m256i) -> __m256i { _mm256_maddubs_epi16(u, s) }
+            fn pairs_signed(w: __m256i, s: __m256i) -> __m256i {
+                _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w))
+            }
+            fn shorts(from: &[i16; 16]) -> __m256i { _mm256_loadu_si256(p(from)) }
+            fn splat_pair(pair: [i16; 2]) -> __m256i { _mm256_set1_epi32(bytemuck::cast(pair)) }
+            fn widen(from: &[i8; 16]) -> __m256i { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.as_ptr().cast())) }
+            fn widen_twice(from: &[i8; 8]) -> __m256i {
+                let eight = _mm_loadl_epi64(from.as_ptr().cast());
+                _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(eight, eight))
+            }
+            fn scales_of_32(scales: &[i8; 8]) -> __m256i {
+                _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())))
+            }
+            fn scales_of_16(scales: &[i8; 16]) -> __m256i {
+                // The even sixteens' scales in the lower half, the odd ones' in the upper.
+                let dealt = _mm_shuffle_epi8(
+                    _mm_loadu_si128(scales.as_ptr().cast()),
+                    _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
+                );
+                _mm256_cvtepi8_epi16(dealt)
+            }
+            fn pick(scales: __m256i, part: usize) -> __m256i {
+                let low = 2 * (part % 8) as i16;
+                _mm256_shuffle_epi8(scales, _mm256_set1_epi16((low + 1) << 8 | low))
+            }
+
+            fn zero_ints() -> __m256i { _mm256_setzero_si256() }
+            fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }
+            fn ints(from: &[i32; 8]) -> __m256i { _mm256_loadu_si256(p(from)) }
+            fn add_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+            fn sub_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+            fn shl_ints<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<SHIFT>(a) }
+            fn sum_ints(a: __m256i) -> i32 {
+                let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+                let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+                _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+            }
+            fn sum_each(a: &[__m256i; 8]) -> __m256i {
+                let low = sum_four(a[0], a[1], a[2], a[3]);
+                let high = sum_four(a[4], a[5], a[6], a[7]);
+                _mm256_add_epi32(
+                    _mm256_permute2x128_si256::<0x20>(low, high),
+                    _mm256_permute2x128_si256::<0x31>(low, high),
+                )
+            }
+            fn to_floats(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
+
+            fn floats(from: &[f32; 8]) -> __m256 { _mm256_loadu_ps(from.as_ptr()) }
+            fn halves(from: &[u8; 16]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+            fn halves_of(bits: &[u16; 8]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
+            fn brains(from: &[u8; 16]) -> __m256 {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+            fn splat(a: f32) -> __m256 { _mm256_set1_ps(a) }
+            fn store(a: __m256, to: &mut [f32; 8]) { _mm256_storeu_ps(to.as_mut_ptr(), a) }
+            fn to_halves(a: __m256) -> [u16; 8] {
+                let mut to = [0; 8];
+                _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
+                to
+            }
+            fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+            fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+            fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+            fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+            fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+            fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+            fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+            fn select_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+                _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+            }
+            fn round(a: __m256) -> __m256 {
+                _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+            }
+            fn exp2_integer(a: __m256) -> __m256 {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            }
+            fn max_magnitude(a: __m256) -> f32 {
+                let bits = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(MAGNITUDE));
+                let four = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
+                let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+                let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+                f32::from_bits(_mm_cvtsi128_si32(one) as u32)
+            }
+            fn max_magnitudes(a: __m256, b: __m256) -> __m256 {
+                let mask = _mm256_set1_epi32(MAGNITUDE);
+                _mm256_castsi256_ps(_mm256_max_epi32(
+                    _mm256_and_si256(_mm256_castps_si256(a), mask),
+                    _mm256_and_si256(_mm256_castps_si256(b), mask),
+                ))
+            }
+            fn sum(a: __m256) -> f32 {
+                let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+            fn to_codes(a: [__m256; 4]) -> __m256i {
+                let low = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+                let high = _mm256_packs_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
+                let packed = _mm256_packs_epi16(low, high);
+                _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const u8, ahead: usize) {
+            // SAFETY: a prefetch reads nothing as far as the program can see and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast()) }
+        }
+    };
+}
+pub(super) use avx2_words;
 
 impl Isa for Avx2 {
-    type Bytes = __m256i;
-    type Shorts = __m256i;
-    type Ints = __m256i;
-    type Floats = __m256;
+    type RowCodes = [__m256i; 2];
+    /// Of 16 bits, a pair of neighbours for each row.
+    type RowSums = [__m256i; 2];
+
+    const DOTS: bool = false;
+    const SIGNED_BIAS: i32 = 0;
+    const COLUMNS: usize = 4;
+
+    avx2_words!();
+    rows_of_two_registers!();
 
     words! {
-        fn bytes(from: &[u8; 32]) -> __m256i { _mm256_loadu_si256(p(from)) }
-        fn signed_bytes(from: &[i8; 32]) -> __m256i { _mm256_loadu_si256(p(from)) }
-        fn nibbles(from: &[u8; 16]) -> __m256i {
-            let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()));
-            let shifted = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4));
-            _mm256_and_si256(shifted, _mm256_set1_epi8(15))
+        fn dot_unsigned(u: __m256i, s: __m256i) -> __m256i {
+            _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))
         }
-        fn quarters(from: &[u8; 8]) -> __m256i {
-            // Each byte in 32 bits; field k moves by 6 k bits into byte k.
-            let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
-            let two = _mm256_or_si256(wide, _mm256_slli_epi32::<12>(wide));
-            let four = _mm256_or_si256(two, _mm256_slli_epi32::<6>(two));
-            _mm256_and_si256(four, _mm256_set1_epi8(3))
+        fn dot_signed(w: __m256i, s: __m256i) -> __m256i {
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w));
+            _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
         }
-        fn eights(from: [[i8; 8]; 4]) -> __m256i {
-            let [a, b, c, d]: [i64; 4] = bytemuck::cast(from);
-            _mm256_setr_epi64x(a, b, c, d)
+        fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i {
+            _mm256_add_epi32(to, _mm256_madd_epi16(a, b))
         }
-        fn splat_byte(byte: u8) -> __m256i { _mm256_set1_epi8(byte as i8) }
-        fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
-            _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
+        fn row_codes(from: &[[u8; 4]; 16]) -> [__m256i; 2] {
+            let from = from.as_flattened().as_chunks::<32>().0;
+            [_mm256_loadu_si256(p(&from[0])), _mm256_loadu_si256(p(&from[1]))]
         }
-        fn raise<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi16::<SHIFT>(a) }
-        fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
-        fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
-        fn add_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
-        fn negate(a: __m256i, mask: __m256i) -> __m256i {
-            _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask)
+        fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
+        fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
+            let x = _mm256_set1_epi32(bytemuck::cast(x));
+            [
+                _mm256_add_epi16(to[0], _mm256_maddubs_epi16(w[0], x)),
+                _mm256_add_epi16(to[1], _mm256_maddubs_epi16(w[1], x)),
+            ]
         }
-        fn spread_bits(mask: u32) -> __m256i {
-            let bytes = _mm256_shuffle_epi8(
-                _mm256_set1_epi32(mask as i32),
-                _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
-            );
-            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
+        fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
+            sums.map(|sums| _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
         }
-        fn lookup(table: &[i8; 16], codes: __m256i) -> __m256i {
-            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), codes)
+        fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
+            let scales = scales.as_flattened().as_chunks::<16>().0;
+            [
+                _mm256_madd_epi16(sums[0], _mm256_loadu_si256(p(&scales[0]))),
+                _mm256_madd_epi16(sums[1], _mm256_loadu_si256(p(&scales[1]))),
+            ]
         }
-        fn store_bytes(a: __m256i, to: &mut [u8; 32]) { _mm256_storeu_si256(to.as_mut_ptr().cast(), a) }
-        fn splat_quad(quad: [i8; 4]) -> __m256i { _mm256_set1_epi32(bytemuck::cast(quad)) }
-
-        fn pairs_unsigned(u: __m256i, s: __m256i) -> __m256i { _mm256_maddubs_epi16(u, s) }
-        fn pairs_signed(w: __m256i, s: __m256i) -> __m256i {
-            _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w))
-        }
-        fn zero_shorts() -> __m256i { _mm256_setzero_si256() }
-        fn shorts(from: &[i16; 16]) -> __m256i { _mm256_loadu_si256(p(from)) }
-        fn add_shorts(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi16(a, b) }
-        fn dot_shorts(a: __m256i, b: __m256i) -> __m256i { _mm256_madd_epi16(a, b) }
-        fn splat_pair(pair: [i16; 2]) -> __m256i {
-            _mm256_set1_epi32(i32::from(pair[0]) & 0xFFFF | i32::from(pair[1]) << 16)
-        }
-        fn group_scales(scales: &[i8; 16]) -> __m256i {
-            let dealt = _mm_shuffle_epi8(
-                _mm_loadu_si128(scales.as_ptr().cast()),
-                _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
-            );
-            _mm256_cvtepi8_epi16(dealt)
-        }
-        fn pick(scales: __m256i, group: usize) -> __m256i {
-            let low = 2 * (group % 8) as i16;
-            _mm256_shuffle_epi8(scales, _mm256_set1_epi16((low + 1) << 8 | low))
-        }
-
-        fn zero_ints() -> __m256i { _mm256_setzero_si256() }
-        fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }
-        fn ints(from: &[i32; 8]) -> __m256i { _mm256_loadu_si256(p(from)) }
-        fn add_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
-        fn sub_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
-        fn shl_ints<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<SHIFT>(a) }
-        fn sum_ints(a: __m256i) -> i32 {
-            let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
-        }
-        fn sum_each(a: &[__m256i; 8]) -> __m256i {
-            let low = sum_four(a[0], a[1], a[2], a[3]);
-            let high = sum_four(a[4], a[5], a[6], a[7]);
-            _mm256_add_epi32(
-                _mm256_permute2x128_si256::<0x20>(low, high),
-                _mm256_permute2x128_si256::<0x31>(low, high),
-            )
-        }
-        fn to_floats(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
-
-        fn floats(from: &[f32; 8]) -> __m256 { _mm256_loadu_ps(from.as_ptr()) }
-        fn halves(from: &[u8; 16]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
-        fn halves_of(bits: &[u16; 8]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
-        fn brains(from: &[u8; 16]) -> __m256 {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        }
-        fn splat(a: f32) -> __m256 { _mm256_set1_ps(a) }
-        fn store(a: __m256, to: &mut [f32; 8]) { _mm256_storeu_ps(to.as_mut_ptr(), a) }
-        fn to_halves(a: __m256) -> [u16; 8] {
-            let mut to = [0; 8];
-            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
-            to
-        }
-        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
-        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
-        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
-        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
-        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
-        fn select_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
-            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
-        }
-        fn round(a: __m256) -> __m256 {
-            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
-        }
-        fn exp2_integer(a: __m256) -> __m256 {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-        }
-        fn max_magnitude(a: __m256) -> f32 {
-            let bits = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(MAGNITUDE));
-            let four = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
-            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-            f32::from_bits(_mm_cvtsi128_si32(one) as u32)
-        }
-        fn max_magnitudes(a: __m256, b: __m256) -> __m256 {
-            let mask = _mm256_set1_epi32(MAGNITUDE);
-            _mm256_castsi256_ps(_mm256_max_epi32(
-                _mm256_and_si256(_mm256_castps_si256(a), mask),
-                _mm256_and_si256(_mm256_castps_si256(b), mask),
-            ))
-        }
-        fn sum(a: __m256) -> f32 {
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-        fn to_codes(a: [__m256; 4]) -> __m256i {
-            let low = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
-            let high = _mm256_packs_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
-            let packed = _mm256_packs_epi16(low, high);
-            _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
-        }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, at: *const u8, ahead: usize) {
-        // SAFETY: a prefetch reads nothing as far as the program can see and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast()) }
     }
 }

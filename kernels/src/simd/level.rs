@@ -12,11 +12,27 @@ pub(crate) enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// Whether the processor has all of these features. Without the standard library nobody can be asked: what the build
+/// assumes is all that is known.
+#[cfg(target_arch = "x86_64")]
+macro_rules! has {
+    ($($feature:tt),*) => {{
+        #[cfg(feature = "std")]
+        { true $(&& std::is_x86_feature_detected!($feature))* }
+        #[cfg(not(feature = "std"))]
+        { cfg!(all($(target_feature = $feature),*)) }
+    }};
 }
 
 impl Level {
     /// The names that [`Level::named`] knows, on any processor.
-    pub const NAMES: &'static [&'static str] = &["scalar", "avx2", "avx512", "neon"];
+    pub const NAMES: &'static [&'static str] = &["scalar", "avx2", "avx-vnni", "avx512", "neon"];
 
     /// Plain Rust: there on every processor, and the specification for all others.
     pub const SCALAR: Level = Level(Kind::Scalar);
@@ -24,10 +40,18 @@ impl Level {
     /// Every level that this processor has, slowest first.
     pub fn available() -> impl Iterator<Item = Level> {
         #[cfg(target_arch = "x86_64")]
-        let wide = has_avx2().then_some(Level(Kind::Avx2));
+        let wide = {
+            let avx2 = has!("avx2", "fma", "f16c");
+            let avx512 = has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
+            [
+                avx2.then_some(Level(Kind::Avx2)),
+                (avx2 && has!("avxvnni")).then_some(Level(Kind::AvxVnni)),
+                (avx2 && avx512).then_some(Level(Kind::Avx512)),
+            ]
+        };
         #[cfg(not(target_arch = "x86_64"))]
-        let wide = None;
-        core::iter::once(Level::SCALAR).chain(wide)
+        let wide = [None; 0];
+        core::iter::once(Level::SCALAR).chain(wide.into_iter().flatten())
     }
 
     /// The fastest level that this processor has.
@@ -40,12 +64,16 @@ impl Level {
         Level::available().find(|level| level.name() == name)
     }
 
-    /// The level's name: `scalar`, `avx2`.
+    /// The level's name: one of [`Level::NAMES`].
     pub const fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
         }
     }
 
@@ -58,17 +86,4 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-fn has_avx2() -> bool {
-    std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("fma")
-        && std::is_x86_feature_detected!("f16c")
-}
-
-/// Without the standard library nobody can be asked: what the build assumes is all that is known.
-#[cfg(all(target_arch = "x86_64", not(feature = "std")))]
-fn has_avx2() -> bool {
-    cfg!(all(target_feature = "avx2", target_feature = "fma", target_feature = "f16c"))
 }

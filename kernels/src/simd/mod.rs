@@ -1,15 +1,19 @@
 //! What a processor can say: one small vocabulary, and a file for each instruction set that speaks it.
 //!
-//! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words are always 32
+//! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words of decode are 32
 //! codes wide (each coded ggml block is a multiple of 32): AVX2 holds that in one register, NEON in two, the scalar
-//! level in an array. Integer words are exact, and float words round once, as IEEE 754 says, so **every level gives
-//! the same bits**; [`scalar`] is the specification.
+//! level in an array. Those of prefill are sixteen rows wide ([`crate::tile`]). Integer words are exact, and float words
+//! round once, as IEEE 754 says, so **every level gives the same bits**; [`scalar`] is the specification.
 //!
 //! A value of a level's type proves that the processor has what the level needs: [`Level::detect`] is the only
 //! place that asks.
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub mod avx_vnni;
 pub(crate) mod level;
 pub mod scalar;
 
@@ -31,6 +35,22 @@ pub trait Isa: Copy {
     type Ints: Copy;
     /// 8 floats of 32 bits.
     type Floats: Copy;
+    /// Four codes of 8 bits for each of 16 rows.
+    type RowCodes: Copy;
+    /// Sums of products of codes for each of 16 rows, as wide as [`Isa::DOTS`] says.
+    type RowSums: Copy;
+    /// An integer of 32 bits for each of 16 rows.
+    type RowInts: Copy;
+    /// A float of 32 bits for each of 16 rows.
+    type RowFloats: Copy;
+
+    /// Whether the processor adds up four products of bytes in 32 bits. Then [`Isa::RowSums`] hold any number of
+    /// products; otherwise they have 16 bits, and hold [`crate::quant::Codes::sums_in_16_bits`] pairs.
+    const DOTS: bool;
+    /// What is added to signed codes in a panel, where the processor multiplies only unsigned with signed ones: 128 or 0.
+    const SIGNED_BIAS: i32;
+    /// Columns that a panel is multiplied with at a time, as registers allow: 4 or 8.
+    const COLUMNS: usize;
 
     // ---- codes
 
@@ -65,8 +85,12 @@ pub trait Isa: Copy {
     fn lookup(self, table: &[i8; 16], codes: Self::Bytes) -> Self::Bytes;
     /// Writes the 32 bytes.
     fn store_bytes(self, a: Self::Bytes, to: &mut [u8; 32]);
-    /// The same four bytes eight times.
-    fn splat_quad(self, quad: [i8; 4]) -> Self::Bytes;
+    /// Four bytes `q` of all eight go to `q`: quads of eight rows become rows of eight quads.
+    fn deal(self, rows: [Self::Bytes; 8]) -> [Self::Bytes; 8];
+    /// The 32 signed bytes as integers of 16 bits, the first sixteen and the last.
+    fn sixteens(self, a: Self::Bytes) -> [Self::Bytes; 2];
+    /// The 16 integers of 16 bits times `by`, within 16 bits.
+    fn scale_sixteen(self, a: Self::Bytes, by: i16) -> Self::Bytes;
 
     // ---- products of codes
 
@@ -75,21 +99,27 @@ pub trait Isa: Copy {
     fn pairs_unsigned(self, u: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
     /// Products of signed codes, `w` from -128 to 127 and `s` from -127 to 127, neighbours added.
     fn pairs_signed(self, w: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
-    /// Sixteen zeros.
-    fn zero_shorts(self) -> Self::Shorts;
+    /// Products of unsigned codes (0 to 127) and signed ones (-127 to 127), added up: a lane has the products of some four
+    /// neighbours; only the sum of all lanes is defined.
+    fn dot_unsigned(self, u: Self::Bytes, s: Self::Bytes) -> Self::Ints;
+    /// The same for signed codes, `w` from -128 to 127 and `s` from -127 to 127.
+    fn dot_signed(self, w: Self::Bytes, s: Self::Bytes) -> Self::Ints;
     /// 16 integers from memory.
     fn shorts(self, from: &[i16; 16]) -> Self::Shorts;
-    /// Lane by lane sum, within 16 bits.
-    fn add_shorts(self, a: Self::Shorts, b: Self::Shorts) -> Self::Shorts;
-    /// Products in 32 bits, neighbours added: lane `i` is `a[2i] b[2i] + a[2i+1] b[2i+1]`.
-    fn dot_shorts(self, a: Self::Shorts, b: Self::Shorts) -> Self::Ints;
+    /// Products in 32 bits, neighbours added to `to`: lane `i` is `to[i] + a[2i] b[2i] + a[2i+1] b[2i+1]`.
+    fn add_dot_shorts(self, to: Self::Ints, a: Self::Shorts, b: Self::Shorts) -> Self::Ints;
     /// The same pair of integers eight times.
     fn splat_pair(self, pair: [i16; 2]) -> Self::Shorts;
-    /// One signed byte for each 16 weights of a superblock, widened and dealt so that lane `i` belongs to the even
-    /// sixteen `2i` and lane `8 + i` to the odd sixteen `2i + 1`: the order of [`crate::activations`]' group sums.
-    fn group_scales(self, scales: &[i8; 16]) -> Self::Shorts;
-    /// The scales of group `group` (of 32 weights), each over the eight lanes of its sixteen weights' products.
-    fn pick(self, scales: Self::Shorts, group: usize) -> Self::Shorts;
+    /// 16 signed bytes, widened.
+    fn widen(self, from: &[i8; 16]) -> Self::Shorts;
+    /// 8 signed bytes, each twice in a row, widened.
+    fn widen_twice(self, from: &[i8; 8]) -> Self::Shorts;
+    /// One signed byte for each 32 weights of a superblock, widened, as [`Isa::pick`] wants it.
+    fn scales_of_32(self, scales: &[i8; 8]) -> Self::Shorts;
+    /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it.
+    fn scales_of_16(self, scales: &[i8; 16]) -> Self::Shorts;
+    /// The scales of part `part` (32 weights), each over the eight lanes of its sixteen weights' products.
+    fn pick(self, scales: Self::Shorts, part: usize) -> Self::Shorts;
 
     // ---- integers
 
@@ -163,6 +193,42 @@ pub trait Isa: Copy {
     /// Integers from -127 to 127 as bytes: four registers to 32 codes in their order.
     fn to_codes(self, a: [Self::Floats; 4]) -> Self::Bytes;
 
+    // ---- sixteen rows of a panel
+
+    /// Four codes of each row.
+    fn row_codes(self, from: &[[u8; 4]; 16]) -> Self::RowCodes;
+    /// No products yet.
+    fn no_sums(self) -> Self::RowSums;
+    /// Adds the products of each row's four codes (0 to 127, or with [`Isa::DOTS`] as [`Isa::SIGNED_BIAS`] leaves them)
+    /// and four signed ones (-127 to 127).
+    fn add_products(self, to: Self::RowSums, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums;
+    /// The sums in 32 bits.
+    fn widen_sums(self, sums: Self::RowSums) -> Self::RowInts;
+    /// The sums in 32 bits, times each row's scale, which stands there twice.
+    fn scale_sums(self, sums: Self::RowSums, scales: &[[i16; 2]; 16]) -> Self::RowInts;
+    /// The same integer for each row.
+    fn splat_rows(self, a: i32) -> Self::RowInts;
+    /// Row by row sum, wrapping.
+    fn add_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts;
+    /// Row by row difference, wrapping.
+    fn sub_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts;
+    /// Adds the products of each row's two integers and the two of `x`.
+    fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: [i16; 2]) -> Self::RowInts;
+    /// Each integer as the nearest float, ties to even.
+    fn row_ints_to_floats(self, a: Self::RowInts) -> Self::RowFloats;
+    /// A float of each row from memory.
+    fn row_floats(self, from: &[f32; 16]) -> Self::RowFloats;
+    /// Writes each row's float.
+    fn store_row_floats(self, a: Self::RowFloats, to: &mut [f32; 16]);
+    /// The same float for each row.
+    fn splat_row_floats(self, a: f32) -> Self::RowFloats;
+    /// Row by row `a + b`.
+    fn add_row_floats(self, a: Self::RowFloats, b: Self::RowFloats) -> Self::RowFloats;
+    /// Row by row `a * b`.
+    fn mul_row_floats(self, a: Self::RowFloats, b: Self::RowFloats) -> Self::RowFloats;
+    /// Row by row `a * b + c`, rounded once.
+    fn fma_row_floats(self, a: Self::RowFloats, b: Self::RowFloats, c: Self::RowFloats) -> Self::RowFloats;
+
     /// Asks for the cache line `ahead` bytes behind `at`, which need not be readable.
     #[inline(always)]
     fn prefetch(self, at: *const u8, ahead: usize) {
@@ -175,12 +241,6 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
         self.store_bytes(a, bytemuck::cast_mut(to));
-    }
-
-    /// Each lane of sixteen widened to 32 bits and added to its neighbour.
-    #[inline(always)]
-    fn sum_pairs(self, a: Self::Shorts) -> Self::Ints {
-        self.dot_shorts(a, self.splat_pair([1, 1]))
     }
 
     /// `e` to the power of `a`, within 2 units in the last place; 0 below -87.3, infinite above 88.7, NaN of NaN.
@@ -204,3 +264,69 @@ pub trait Isa: Copy {
         self.select_less(a, self.splat(f32::INFINITY), e, a)
     }
 }
+
+/// The words on sixteen rows, for levels that hold them as two registers of eight.
+macro_rules! rows_of_two_registers {
+    () => {
+        type RowInts = [Self::Ints; 2];
+        type RowFloats = [Self::Floats; 2];
+
+        #[inline(always)]
+        fn splat_rows(self, a: i32) -> Self::RowInts {
+            [self.splat_int(a); 2]
+        }
+        #[inline(always)]
+        fn add_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts {
+            [self.add_ints(a[0], b[0]), self.add_ints(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn sub_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts {
+            [self.sub_ints(a[0], b[0]), self.sub_ints(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: [i16; 2]) -> Self::RowInts {
+            let (x, w) = (self.splat_pair(x), w.as_flattened().as_chunks::<16>().0);
+            [
+                self.add_dot_shorts(to[0], self.shorts(&w[0]), x),
+                self.add_dot_shorts(to[1], self.shorts(&w[1]), x),
+            ]
+        }
+        #[inline(always)]
+        fn row_ints_to_floats(self, a: Self::RowInts) -> Self::RowFloats {
+            a.map(|a| self.to_floats(a))
+        }
+        #[inline(always)]
+        fn row_floats(self, from: &[f32; 16]) -> Self::RowFloats {
+            let from = from.as_chunks::<8>().0;
+            [self.floats(&from[0]), self.floats(&from[1])]
+        }
+        #[inline(always)]
+        fn store_row_floats(self, a: Self::RowFloats, to: &mut [f32; 16]) {
+            let to = to.as_chunks_mut::<8>().0;
+            self.store(a[0], &mut to[0]);
+            self.store(a[1], &mut to[1]);
+        }
+        #[inline(always)]
+        fn splat_row_floats(self, a: f32) -> Self::RowFloats {
+            [self.splat(a); 2]
+        }
+        #[inline(always)]
+        fn add_row_floats(self, a: Self::RowFloats, b: Self::RowFloats) -> Self::RowFloats {
+            [self.add(a[0], b[0]), self.add(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn mul_row_floats(self, a: Self::RowFloats, b: Self::RowFloats) -> Self::RowFloats {
+            [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn fma_row_floats(
+            self,
+            a: Self::RowFloats,
+            b: Self::RowFloats,
+            c: Self::RowFloats,
+        ) -> Self::RowFloats {
+            [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+        }
+    };
+}
+use rows_of_two_registers;

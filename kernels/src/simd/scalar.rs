@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::Isa;
+use super::{Isa, rows_of_two_registers};
 
 /// Plain Rust, on any processor.
 #[derive(Clone, Copy)]
@@ -28,6 +28,14 @@ impl Isa for Scalar {
     type Shorts = [i16; 16];
     type Ints = [i32; 8];
     type Floats = [f32; 8];
+    type RowCodes = [[u8; 4]; 16];
+    type RowSums = [i32; 16];
+
+    const DOTS: bool = true;
+    const SIGNED_BIAS: i32 = 0;
+    const COLUMNS: usize = 4;
+
+    rows_of_two_registers!();
 
     #[inline(always)]
     fn bytes(self, from: &[u8; 32]) -> [u8; 32] {
@@ -90,8 +98,16 @@ impl Isa for Scalar {
         *to = a;
     }
     #[inline(always)]
-    fn splat_quad(self, quad: [i8; 4]) -> [u8; 32] {
-        lanes(|i| quad[i % 4] as u8)
+    fn deal(self, rows: [[u8; 32]; 8]) -> [[u8; 32]; 8] {
+        lanes(|q| lanes(|i| rows[i / 4][4 * q + i % 4]))
+    }
+    #[inline(always)]
+    fn sixteens(self, a: [u8; 32]) -> [[u8; 32]; 2] {
+        lanes(|half| bytemuck::cast::<[i16; 16], _>(lanes(|i| i16::from(a[16 * half + i] as i8))))
+    }
+    #[inline(always)]
+    fn scale_sixteen(self, a: [u8; 32], by: i16) -> [u8; 32] {
+        bytemuck::cast(bytemuck::cast::<_, [i16; 16]>(a).map(|a| a.wrapping_mul(by)))
     }
 
     #[inline(always)]
@@ -105,33 +121,45 @@ impl Isa for Scalar {
         lanes(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
     }
     #[inline(always)]
-    fn zero_shorts(self) -> [i16; 16] {
-        [0; 16]
+    fn dot_unsigned(self, u: [u8; 32], s: [u8; 32]) -> [i32; 8] {
+        lanes(|i| (4 * i..4 * i + 4).map(|i| i32::from(u[i]) * i32::from(s[i] as i8)).sum())
+    }
+    #[inline(always)]
+    fn dot_signed(self, w: [u8; 32], s: [u8; 32]) -> [i32; 8] {
+        lanes(|i| (4 * i..4 * i + 4).map(|i| i32::from(w[i] as i8) * i32::from(s[i] as i8)).sum())
     }
     #[inline(always)]
     fn shorts(self, from: &[i16; 16]) -> [i16; 16] {
         *from
     }
     #[inline(always)]
-    fn add_shorts(self, a: [i16; 16], b: [i16; 16]) -> [i16; 16] {
-        lanes(|i| a[i].wrapping_add(b[i]))
-    }
-    #[inline(always)]
-    fn dot_shorts(self, a: [i16; 16], b: [i16; 16]) -> [i32; 8] {
+    fn add_dot_shorts(self, to: [i32; 8], a: [i16; 16], b: [i16; 16]) -> [i32; 8] {
         let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
-        lanes(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
+        lanes(|i| to[i].wrapping_add(product(2 * i)).wrapping_add(product(2 * i + 1)))
     }
     #[inline(always)]
     fn splat_pair(self, pair: [i16; 2]) -> [i16; 16] {
         lanes(|i| pair[i % 2])
     }
     #[inline(always)]
-    fn group_scales(self, scales: &[i8; 16]) -> [i16; 16] {
-        lanes(|i| i16::from(scales[2 * (i % 8) + i / 8]))
+    fn widen(self, from: &[i8; 16]) -> [i16; 16] {
+        from.map(i16::from)
     }
     #[inline(always)]
-    fn pick(self, scales: [i16; 16], group: usize) -> [i16; 16] {
-        lanes(|i| scales[group % 8 + 8 * (i / 8)])
+    fn widen_twice(self, from: &[i8; 8]) -> [i16; 16] {
+        lanes(|i| i16::from(from[i / 2]))
+    }
+    #[inline(always)]
+    fn scales_of_32(self, scales: &[i8; 8]) -> [i16; 16] {
+        self.widen_twice(scales)
+    }
+    #[inline(always)]
+    fn scales_of_16(self, scales: &[i8; 16]) -> [i16; 16] {
+        self.widen(scales)
+    }
+    #[inline(always)]
+    fn pick(self, scales: [i16; 16], part: usize) -> [i16; 16] {
+        lanes(|i| scales[2 * (part % 8) + i / 8])
     }
 
     #[inline(always)]
@@ -255,5 +283,27 @@ impl Isa for Scalar {
     #[inline(always)]
     fn to_codes(self, a: [[f32; 8]; 4]) -> [u8; 32] {
         lanes(|i| a[i / 8][i % 8] as i8 as u8)
+    }
+
+    #[inline(always)]
+    fn row_codes(self, from: &[[u8; 4]; 16]) -> [[u8; 4]; 16] {
+        *from
+    }
+    #[inline(always)]
+    fn no_sums(self) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn add_products(self, to: [i32; 16], w: [[u8; 4]; 16], x: [i8; 4]) -> [i32; 16] {
+        let dot = |w: [u8; 4]| w.iter().zip(x).map(|(&w, x)| i32::from(w as i8) * i32::from(x)).sum();
+        lanes(|row| to[row].wrapping_add(dot(w[row])))
+    }
+    #[inline(always)]
+    fn widen_sums(self, sums: [i32; 16]) -> [[i32; 8]; 2] {
+        lanes(|half| lanes(|i| sums[8 * half + i]))
+    }
+    #[inline(always)]
+    fn scale_sums(self, sums: [i32; 16], scales: &[[i16; 2]; 16]) -> [[i32; 8]; 2] {
+        self.widen_sums(lanes(|row| sums[row].wrapping_mul(i32::from(scales[row][0]))))
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, quantize};
 use gristmill_kernels::attention::{self, BLOCK, Head, Queries};
-use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
+use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
@@ -144,15 +144,15 @@ impl<'a> Cpu<'a> {
         const WHAT: &str = "activations";
         grow(&mut quantized.codes, data.len(), WHAT)?;
         grow(&mut quantized.scales, data.len() / block, WHAT)?;
-        grow(&mut quantized.sums, data.len() / 32, WHAT)?;
+        grow(&mut quantized.sums, form.sums_len(data.len()), WHAT)?;
         quantized.codes.truncate(data.len());
         quantized.scales.truncate(data.len() / block);
-        quantized.sums.truncate(data.len() / 32);
+        quantized.sums.truncate(form.sums_len(data.len()));
         let columns: Vec<_> = data
             .chunks_exact(width)
             .zip(quantized.codes.chunks_exact_mut(width))
             .zip(quantized.scales.chunks_exact_mut(width / block))
-            .zip(quantized.sums.chunks_exact_mut(width / 32))
+            .zip(quantized.sums.chunks_exact_mut(form.sums_len(width)))
             .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
             .collect();
         let job = |column: usize, _: usize| {
@@ -214,9 +214,7 @@ impl Backend for Cpu<'_> {
         let form =
             product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
         self.quantize(x, form)?;
-        if x.rows != 1 || form == Form::Floats {
-            self.make_scratch(scratch_len(weights.len))?;
-        }
+        self.make_scratch(SCRATCH_LEN)?;
         let (act, mut data) = self.make(x.rows, weights.rows)?;
         let Workspace { slots, quantized, scratch, .. } = &*self.work;
         let columns = match form {

@@ -1,0 +1,72 @@
+//! AVX-512 with VNNI (Intel since Ice Lake, AMD since Zen 4): AVX2's words with better products, and a panel's sixteen
+//! rows in one register.
+
+use core::arch::x86_64::*;
+
+use super::Isa;
+use super::avx2::{MAGNITUDE, avx2_words, p, sum_four, words};
+
+/// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The processor must have AVX2, FMA, F16C, and AVX-512 F, BW, DQ, VL and VNNI.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        Avx512(())
+    }
+}
+
+impl Isa for Avx512 {
+    type RowCodes = __m512i;
+    type RowSums = __m512i;
+    type RowInts = __m512i;
+    type RowFloats = __m512;
+
+    const DOTS: bool = true;
+    const SIGNED_BIAS: i32 = 128;
+    const COLUMNS: usize = 8;
+
+    avx2_words!();
+
+    #[inline(always)]
+    fn widen_sums(self, sums: __m512i) -> __m512i {
+        sums
+    }
+
+    words! {
+        fn dot_unsigned(u: __m256i, s: __m256i) -> __m256i {
+            _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, s)
+        }
+        fn dot_signed(w: __m256i, s: __m256i) -> __m256i {
+            _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(s, w))
+        }
+        fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_dpwssd_epi32(to, a, b) }
+        fn row_codes(from: &[[u8; 4]; 16]) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
+        fn no_sums() -> __m512i { _mm512_setzero_si512() }
+        fn add_products(to: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+            _mm512_dpbusd_epi32(to, w, _mm512_set1_epi32(bytemuck::cast(x)))
+        }
+        fn scale_sums(sums: __m512i, scales: &[[i16; 2]; 16]) -> __m512i {
+            // The upper of the two scales, widened, is a multiplier of 32 bits.
+            let wide = _mm512_srai_epi32::<16>(_mm512_loadu_si512(scales.as_ptr().cast()));
+            _mm512_mullo_epi32(sums, wide)
+        }
+        fn splat_rows(a: i32) -> __m512i { _mm512_set1_epi32(a) }
+        fn add_rows(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_rows(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn add_pairs(to: __m512i, w: &[[i16; 2]; 16], x: [i16; 2]) -> __m512i {
+            let x = _mm512_set1_epi32(bytemuck::cast(x));
+            _mm512_dpwssd_epi32(to, _mm512_loadu_si512(w.as_ptr().cast()), x)
+        }
+        fn row_ints_to_floats(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn row_floats(from: &[f32; 16]) -> __m512 { _mm512_loadu_ps(from.as_ptr()) }
+        fn store_row_floats(a: __m512, to: &mut [f32; 16]) { _mm512_storeu_ps(to.as_mut_ptr(), a) }
+        fn splat_row_floats(a: f32) -> __m512 { _mm512_set1_ps(a) }
+        fn add_row_floats(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn mul_row_floats(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn fma_row_floats(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+    }
+}
