@@ -70,7 +70,7 @@ pub mod gguf;
 pub mod model;
 pub mod text;
 
-pub use backend::{BackendKind, CacheType};
+pub use backend::{BackendKind, CacheType, CacheTypes};
 pub use error::{Error, Result};
 pub use gristmill_kernels::quant::GgmlType;
 pub use gristmill_kernels::simd::Level;

@@ -1,36 +1,85 @@
 //! The keys and values of a sequence, in pages that sequences may share.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use gristmill_kernels::attention::{BLOCK, Block, Numbers, padded, to_half};
+pub use gristmill_kernels::attention::CacheType;
+use gristmill_kernels::attention::{BLOCK, Block, Layout, Line};
+use gristmill_kernels::simd::Level;
 
 use super::state::States;
 use crate::{Error, Result};
 
-/// In which precision keys and values are kept.
+/// Positions that can be taken back at least, though windows have moved on: see [`Cache::forget`].
+const ROLLBACK: usize = 128;
+
+/// In which form keys, and values, are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum CacheType {
-    /// Half precision: half the memory, and close enough for generation.
-    #[default]
-    F16,
-    /// Single precision: nothing is lost.
-    F32,
+pub struct CacheTypes {
+    /// Form of the keys.
+    pub keys: CacheType,
+    /// Form of the values.
+    pub values: CacheType,
 }
 
-impl CacheType {
-    /// Bytes of a number.
-    pub const fn bytes(self) -> usize {
+impl From<CacheType> for CacheTypes {
+    fn from(ty: CacheType) -> Self {
+        CacheTypes { keys: ty, values: ty }
+    }
+}
+
+/// Which positions a query sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(dead_code, reason = "what architectures may ask for; not all do yet")]
+pub(crate) enum Sees {
+    /// All up to its own.
+    #[default]
+    Past,
+    /// The last so many, its own among them.
+    Last(usize),
+    /// Those of its chunk of so many, up to its own.
+    Chunk(usize),
+    /// All, those behind its own too: encoders.
+    All,
+    /// Those that are at most so far away, on both sides.
+    Near(usize),
+}
+
+impl Sees {
+    /// What a query at `position` sees of a sequence of `end` positions.
+    pub fn range(self, position: usize, end: usize) -> Range<usize> {
+        let last = match self {
+            Sees::All => end,
+            Sees::Near(far) => position.saturating_add(far).saturating_add(1).min(end),
+            Sees::Past | Sees::Last(_) | Sees::Chunk(_) => position + 1,
+        };
+        self.first(position)..last
+    }
+
+    /// The first position that a query at `position` sees, and none behind it sees an earlier one.
+    fn first(self, position: usize) -> usize {
         match self {
-            CacheType::F16 => 2,
-            CacheType::F32 => 4,
+            Sees::Past | Sees::All => 0,
+            Sees::Last(count) => (position + 1).saturating_sub(count.max(1)),
+            Sees::Chunk(count) => position - position % count.max(1),
+            Sees::Near(far) => position.saturating_sub(far),
+        }
+    }
+
+    /// The most positions that are kept of a sequence of `len` that is fed `batch` at a time.
+    fn kept(self, len: usize, batch: usize) -> usize {
+        match self {
+            Sees::Past | Sees::All => len,
+            Sees::Last(count) | Sees::Chunk(count) | Sees::Near(count) => {
+                len.min(count.saturating_add(ROLLBACK + BLOCK).saturating_add(batch))
+            }
         }
     }
 }
 
 /// What one layer keeps for each position.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LayerShape {
     /// Heads that have keys and values of their own.
     pub heads: usize,
@@ -38,69 +87,64 @@ pub(crate) struct LayerShape {
     pub key_dim: usize,
     /// Values of a value.
     pub value_dim: usize,
+    /// What queries see: behind that nothing is kept.
+    pub sees: Sees,
 }
 
 impl LayerShape {
-    /// Numbers of a page: keys and values, padding included.
-    fn page_numbers(&self) -> usize {
-        let numbers = self.key_dim.saturating_add(padded(self.value_dim));
-        self.heads.saturating_mul(BLOCK).saturating_mul(numbers)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Store {
-    F16(Vec<u16>),
-    F32(Vec<f32>),
-}
-
-impl Store {
-    fn new(ty: CacheType, len: usize) -> Result<Self> {
-        Ok(match ty {
-            CacheType::F16 => Store::F16(zeros(len)?),
-            CacheType::F32 => Store::F32(zeros(len)?),
-        })
-    }
-
-    fn numbers(&self, at: usize, len: usize) -> Numbers<'_> {
-        match self {
-            Store::F16(numbers) => Numbers::F16(numbers.get(at..at + len).unwrap_or_default()),
-            Store::F32(numbers) => Numbers::F32(numbers.get(at..at + len).unwrap_or_default()),
-        }
-    }
-
-    /// Writes `values` from `at` on, `stride` numbers apart.
-    fn put(&mut self, at: usize, stride: usize, values: &[f32]) {
-        match self {
-            Store::F16(numbers) => {
-                let places = numbers.iter_mut().skip(at).step_by(stride);
-                places.zip(values).for_each(|(place, &value)| *place = to_half(value));
-            }
-            Store::F32(numbers) => {
-                let places = numbers.iter_mut().skip(at).step_by(stride);
-                places.zip(values).for_each(|(place, &value)| *place = value);
-            }
+    fn layout(&self, types: CacheTypes) -> Layout {
+        Layout {
+            key_type: types.keys,
+            value_type: types.values,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
         }
     }
 }
 
-fn zeros<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
-    let mut numbers = Vec::new();
-    let bytes = len.saturating_mul(size_of::<T>()) as u64;
-    numbers
-        .try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory { what: "keys and values of the cache", bytes })?;
-    numbers.resize(len, T::default());
-    Ok(numbers)
+/// [`BLOCK`] positions of one layer: a block of each head.
+#[derive(Clone, Debug)]
+struct Page(Vec<Line>);
+
+impl Page {
+    fn new(lines: usize) -> Result<Self> {
+        let mut page = Vec::new();
+        let bytes = lines.saturating_mul(size_of::<Line>()) as u64;
+        page.try_reserve_exact(lines)
+            .map_err(|_| Error::OutOfMemory { what: "keys and values of the cache", bytes })?;
+        page.resize(lines, Line::default());
+        Ok(Page(page))
+    }
 }
 
-/// [`BLOCK`] positions of one layer.
 #[derive(Clone, Debug)]
-struct Page {
-    /// `[head][key_dim][BLOCK]`: as [`gristmill_kernels::attention`] wants them, transposed.
-    keys: Store,
-    /// `[head][BLOCK][padded(value_dim)]`
-    values: Store,
+struct Layer {
+    shape: LayerShape,
+    layout: Layout,
+    /// `None` where forgotten: only before all others.
+    pages: Vec<Option<Arc<Page>>>,
+    forgotten: usize,
+}
+
+/// One head's block, to be written.
+pub(crate) struct Room<'a> {
+    /// Which head.
+    pub head: usize,
+    /// The positions that are to be written.
+    pub positions: Range<usize>,
+    layout: Layout,
+    lines: &'a mut [Line],
+}
+
+impl Room<'_> {
+    /// Keeps the head's keys and values for the positions.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where there are more or fewer of them.
+    pub fn put(&mut self, level: Level, keys: &[&[f32]], values: &[&[f32]]) -> Result<()> {
+        let at = self.positions.start % BLOCK;
+        Ok(self.layout.put(level, self.lines, at, keys, values)?)
+    }
 }
 
 /// The keys and values of one sequence.
@@ -111,114 +155,204 @@ struct Page {
 pub(crate) struct Cache {
     /// What recurrent layers keep.
     pub states: States,
-    ty: CacheType,
-    layers: Vec<(LayerShape, Vec<Arc<Page>>)>,
+    layers: Vec<Layer>,
 }
 
 impl Cache {
-    pub fn new(ty: CacheType, layers: impl IntoIterator<Item = LayerShape>) -> Self {
-        Cache { states: States::default(), ty, layers: layers.into_iter().map(|shape| (shape, Vec::new())).collect() }
+    pub fn new(types: CacheTypes, layers: impl IntoIterator<Item = LayerShape>) -> Self {
+        let layer =
+            |shape: LayerShape| Layer { shape, layout: shape.layout(types), pages: Vec::new(), forgotten: 0 };
+        Cache { states: States::default(), layers: layers.into_iter().map(layer).collect() }
     }
 
-    /// Bytes that a sequence of `len` positions takes; `usize::MAX` for more than can be counted.
-    pub fn bytes(ty: CacheType, layers: &[LayerShape], len: usize) -> usize {
-        let numbers = layers.iter().fold(0, |sum: usize, shape| sum.saturating_add(shape.page_numbers()));
-        numbers.saturating_mul(ty.bytes()).saturating_mul(len.div_ceil(BLOCK))
+    /// Bytes that a sequence of `len` positions takes at most, fed `batch` at a time; `usize::MAX` for more than can be
+    /// counted.
+    pub fn bytes(types: CacheTypes, layers: &[LayerShape], len: usize, batch: usize) -> usize {
+        layers.iter().fold(0, |sum: usize, shape| {
+            let page = shape.heads.saturating_mul(shape.layout(types).lines());
+            let pages = shape.sees.kept(len, batch).div_ceil(BLOCK);
+            sum.saturating_add(page.saturating_mul(size_of::<Line>()).saturating_mul(pages))
+        })
     }
 
-    /// Forgets all positions from `len` on.
-    pub fn truncate(&mut self, len: usize) {
+    /// Forgets all positions from `len` on. Gives how many are left: fewer where a recurrent layer has no state of `len`
+    /// positions, none where a window has forgotten what a query at `len` would see.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let len = self.states.resume(len);
+        let gone = |layer: &Layer| layer.forgotten * BLOCK > layer.shape.sees.first(len);
+        let len = if self.layers.iter().any(gone) { 0 } else { len };
         self.states.truncate(len);
-        for (_, pages) in &mut self.layers {
-            pages.truncate(len.div_ceil(BLOCK));
+        for layer in &mut self.layers {
+            layer.pages.truncate(len.div_ceil(BLOCK));
+            layer.forgotten = layer.forgotten.min(layer.pages.len());
+        }
+        len
+    }
+
+    /// Forgets what of a layer no query from `start` on sees, nor one up to [`ROLLBACK`] before it.
+    ///
+    /// To be called when a pass begins, not when it ends: a pass that fails is taken back.
+    pub fn forget(&mut self, layer: usize, start: usize) {
+        let Some(layer) = self.layers.get_mut(layer) else { return };
+        let first = layer.shape.sees.first(start.saturating_sub(ROLLBACK)) / BLOCK;
+        let first = first.min(layer.pages.len());
+        if let Some(pages) = layer.pages.get_mut(layer.forgotten..first) {
+            pages.fill(None);
+            layer.forgotten = first;
         }
     }
 
-    /// Keeps `keys` `[heads * key_dim]` and `values` `[heads * value_dim]` for a position of a layer, the next one or
-    /// one that was kept before.
+    /// The blocks of each head of a layer at `positions`, to be written: positions that follow those that are kept, or
+    /// are among them.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] where a page is needed and there is no memory for it.
-    pub fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+    pub fn rooms(&mut self, layer: usize, positions: Range<usize>) -> Result<Vec<Room<'_>>> {
         let gone = || Error::Internal { what: "a place in the cache that is not there" };
-        let (shape, pages) = self.layers.get_mut(layer).ok_or_else(gone)?;
-        let (width, at) = (padded(shape.value_dim), position % BLOCK);
-        if position / BLOCK == pages.len() {
-            pages.push(Arc::new(Page {
-                keys: Store::new(self.ty, shape.heads * shape.key_dim * BLOCK)?,
-                values: Store::new(self.ty, shape.heads * BLOCK * width)?,
-            }));
+        let layer = self.layers.get_mut(layer).ok_or_else(gone)?;
+        let (layout, lines) = (layer.layout, layer.layout.lines());
+        if positions.start.div_ceil(BLOCK) > layer.pages.len() {
+            return Err(gone());
         }
-        let page = Arc::make_mut(pages.get_mut(position / BLOCK).ok_or_else(gone)?);
-        for (head, keys) in keys.chunks_exact(shape.key_dim).enumerate() {
-            page.keys.put(head * shape.key_dim * BLOCK + at, BLOCK, keys);
+        while layer.pages.len() < positions.end.div_ceil(BLOCK) {
+            layer.pages.push(Some(Arc::new(Page::new(layer.shape.heads.saturating_mul(lines))?)));
         }
-        for (head, values) in values.chunks_exact(shape.value_dim).enumerate() {
-            page.values.put((head * BLOCK + at) * width, 1, values);
+        let blocks = positions.start / BLOCK..positions.end.div_ceil(BLOCK);
+        let pages = layer.pages.get_mut(blocks.clone()).ok_or_else(gone)?;
+        let mut rooms = Vec::new();
+        for (block, page) in blocks.zip(pages) {
+            let page = Arc::make_mut(page.as_mut().ok_or_else(gone)?);
+            let positions =
+                positions.start.max(block * BLOCK)..positions.end.min((block + 1).saturating_mul(BLOCK));
+            for (head, lines) in page.0.chunks_exact_mut(lines.max(1)).enumerate() {
+                rooms.push(Room { head, positions: positions.clone(), layout, lines });
+            }
         }
-        Ok(())
+        Ok(rooms)
     }
 
-    /// The blocks of one head of a layer, from block `first` on.
-    pub fn blocks(&self, layer: usize, head: usize, first: usize) -> Vec<Block<'_>> {
-        let Some((shape, pages)) = self.layers.get(layer) else { return Vec::new() };
-        let (keys, values) = (shape.key_dim * BLOCK, BLOCK * padded(shape.value_dim));
-        let blocks = pages.iter().skip(first).map(|page| Block {
-            keys: page.keys.numbers(head * keys, keys),
-            values: page.values.numbers(head * values, values),
-        });
-        blocks.collect()
+    /// Blocks of one head of a layer.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where they are not there.
+    pub fn blocks(&self, layer: usize, head: usize, blocks: Range<usize>) -> Result<Vec<Block<'_>>> {
+        let gone = || Error::Internal { what: "blocks of the cache that are not there" };
+        let layer = self.layers.get(layer).ok_or_else(gone)?;
+        let lines = layer.layout.lines();
+        let pages = layer.pages.get(blocks).ok_or_else(gone)?;
+        let mut found = Vec::with_capacity(pages.len());
+        for page in pages {
+            let page = page.as_ref().ok_or_else(gone)?;
+            let lines = page.0.get(head * lines..(head + 1) * lines).ok_or_else(gone)?;
+            found.push(layer.layout.block(lines)?);
+        }
+        Ok(found)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use gristmill_kernels::attention::Numbers;
+
     use super::*;
 
-    const SHAPE: LayerShape = LayerShape { heads: 2, key_dim: 4, value_dim: 3 };
+    const SHAPE: LayerShape = LayerShape { heads: 2, key_dim: 4, value_dim: 3, sees: Sees::Past };
 
-    fn filled(len: usize) -> Cache {
-        let mut cache = Cache::new(CacheType::F32, [SHAPE]);
+    fn put(cache: &mut Cache, position: usize, keys: &[f32; 8], values: &[f32; 6]) {
+        for mut room in cache.rooms(0, position..position + 1).unwrap() {
+            let (key, value) = (&keys[4 * room.head..][..4], &values[3 * room.head..][..3]);
+            room.put(Level::detect(), &[key], &[value]).unwrap();
+        }
+    }
+
+    fn filled(len: usize, sees: Sees) -> Cache {
+        let mut cache = Cache::new(CacheType::F32.into(), [LayerShape { sees, ..SHAPE }]);
         for pos in 0..len {
             let x = pos as f32;
-            cache
-                .put(0, pos, &[x, 1.0, 2.0, 3.0, x + 0.5, 5.0, 6.0, 7.0], &[x, 8.0, 9.0, -x, 10.0, 11.0])
-                .unwrap();
+            cache.forget(0, pos);
+            let keys = [x, 1.0, 2.0, 3.0, x + 0.5, 5.0, 6.0, 7.0];
+            put(&mut cache, pos, &keys, &[x, 8.0, 9.0, -x, 10.0, 11.0]);
         }
         cache
     }
 
     fn key(cache: &Cache, head: usize, pos: usize, i: usize) -> f32 {
-        match cache.blocks(0, head, pos / BLOCK)[0].keys {
-            Numbers::F32(keys) => keys[i * BLOCK + pos % BLOCK],
-            Numbers::F16(_) => f32::NAN,
+        match cache.blocks(0, head, pos / BLOCK..pos / BLOCK + 1).unwrap()[0].keys {
+            Numbers::F32(keys) => keys[(pos % BLOCK / 16 * 4 + i) * 16 + pos % 16],
+            _ => f32::NAN,
         }
     }
 
+    fn pages(cache: &Cache) -> usize {
+        cache.layers[0].pages.iter().flatten().count()
+    }
+
     #[test]
-    fn keys_lie_transposed_by_head() {
-        let cache = filled(40);
-        assert_eq!((key(&cache, 0, 35, 0), key(&cache, 1, 35, 0), key(&cache, 1, 35, 3)), (35.0, 35.5, 7.0));
-        let Numbers::F32(values) = cache.blocks(0, 1, 1)[0].values else { panic!() };
-        assert_eq!(values[3 * padded(3)..][..4], [-35.0, 10.0, 11.0, 0.0]);
+    fn keys_lie_in_panels_of_their_head() {
+        let cache = filled(60, Sees::Past);
+        assert_eq!((key(&cache, 0, 35, 0), key(&cache, 1, 55, 0), key(&cache, 1, 35, 3)), (35.0, 55.5, 7.0));
+        let Numbers::F32(values) = cache.blocks(0, 1, 1..2).unwrap()[0].values else { panic!() };
+        assert_eq!(values[3 * 16..][..4], [-35.0, 10.0, 11.0, 0.0]);
     }
 
     #[test]
     fn a_fork_shares_pages_until_it_writes() {
-        let first = filled(40);
+        let first = filled(40, Sees::Past);
         let mut fork = first.clone();
-        fork.truncate(33);
-        fork.put(0, 33, &[-1.0; 8], &[0.0; 6]).unwrap();
+        assert_eq!(fork.truncate(33), 33);
+        put(&mut fork, 33, &[-1.0; 8], &[0.0; 6]);
         assert_eq!((key(&first, 0, 33, 0), key(&fork, 0, 33, 0)), (33.0, -1.0));
-        let pages = |cache: &Cache| cache.layers[0].1.iter().map(Arc::as_ptr).collect::<Vec<_>>();
-        assert_eq!(pages(&first)[0], pages(&fork)[0]);
-        assert_ne!(pages(&first)[1], pages(&fork)[1]);
+        let shared = |page: usize| {
+            let page = |cache: &Cache| Arc::as_ptr(cache.layers[0].pages[page].as_ref().unwrap());
+            page(&first) == page(&fork)
+        };
+        assert_eq!((shared(0), shared(1)), (true, false));
+    }
+
+    #[test]
+    fn places_that_are_not_there_are_refused() {
+        let mut cache = filled(40, Sees::Past);
+        assert!(cache.rooms(1, 40..41).is_err() && cache.rooms(0, 70..71).is_err());
+        assert!(cache.blocks(0, 2, 0..1).is_err() && cache.blocks(0, 0, 1..3).is_err());
+    }
+
+    #[test]
+    fn what_no_window_sees_is_forgotten_and_the_rest_can_be_taken_back() {
+        let mut cache = filled(1000, Sees::Last(50));
+        // 999 - 128 - 49 = 822, in page 25 of 32.
+        assert_eq!((pages(&cache), cache.blocks(0, 0, 24..25).is_err()), (32 - 25, true));
+        assert!(pages(&cache) * BLOCK <= Sees::Last(50).kept(1000, 1));
+        let fork = cache.clone();
+        assert_eq!(cache.truncate(1000 - ROLLBACK), 1000 - ROLLBACK);
+        assert_eq!(key(&cache, 0, 850, 0), 850.0);
+        assert_eq!(cache.truncate(840), 0);
+        assert_eq!((pages(&cache), pages(&fork)), (0, 7));
+        put(&mut cache, 0, &[4.0; 8], &[0.0; 6]);
+        assert_eq!(key(&cache, 1, 0, 0), 4.0);
+        assert_eq!(pages(&filled(1000, Sees::Past)), 32);
+        assert_eq!(pages(&filled(1000, Sees::Chunk(512))), 32 - 16);
+    }
+
+    #[test]
+    fn queries_see_what_they_should() {
+        assert_eq!(Sees::Past.range(9, 20), 0..10);
+        assert_eq!((Sees::Last(4).range(2, 20), Sees::Last(4).range(9, 20)), (0..3, 6..10));
+        assert_eq!((Sees::Chunk(8).range(7, 20), Sees::Chunk(8).range(9, 20)), (0..8, 8..10));
+        assert_eq!(Sees::All.range(9, 20), 0..20);
+        assert_eq!((Sees::Near(3).range(1, 20), Sees::Near(3).range(18, 20)), (0..5, 15..20));
     }
 
     #[test]
     fn memory_is_counted_in_whole_pages() {
-        // 2 heads x 32 positions x (4 + 32 padded) numbers of 2 bytes
-        assert_eq!(Cache::bytes(CacheType::F16, &[SHAPE], 33), 2 * 2 * 32 * (4 + 32) * 2);
-        assert_eq!(Cache::bytes(CacheType::F32, &[SHAPE; 3], usize::MAX), usize::MAX);
+        let bytes = |ty: CacheType, shape, len| Cache::bytes(ty.into(), &[shape], len, 512);
+        // 2 pages of 2 heads, of 32 positions x (4 + 16 padded) numbers of 2 bytes.
+        assert_eq!(bytes(CacheType::F16, SHAPE, 33), 2 * 2 * 32 * (4 + 16) * 2);
+        assert_eq!(bytes(CacheType::F32, SHAPE, usize::MAX), usize::MAX);
+        let shape = LayerShape { heads: 8, key_dim: 64, value_dim: 64, sees: Sees::Past };
+        let half = bytes(CacheType::F16, shape, 4096);
+        assert_eq!(bytes(CacheType::Q8_0, shape, 4096) * 16, half * 17 / 2);
+        assert_eq!(bytes(CacheType::Q4_0, shape, 4096) * 16, half * 9 / 2);
+        let windowed = LayerShape { sees: Sees::Last(128), ..shape };
+        assert_eq!(bytes(CacheType::F16, windowed, 1 << 20), half * 800 / 4096);
     }
 }

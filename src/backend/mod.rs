@@ -10,8 +10,8 @@ mod ggml;
 mod recurrence;
 mod state;
 
-pub use cache::CacheType;
-pub(crate) use cache::{Cache, LayerShape};
+pub(crate) use cache::{Cache, LayerShape, Sees};
+pub use cache::{CacheType, CacheTypes};
 pub(crate) use experts::{Grouped, Slots};
 pub(crate) use recurrence::{Convolution, Recurrence};
 pub(crate) use state::KEPT as KEPT_STATES;
@@ -173,16 +173,20 @@ pub(crate) struct Turns {
     pub by: Vec<[f32; 2]>,
 }
 
-/// How the heads of an attention share keys and what they see.
-#[derive(Clone, Copy, Debug)]
+/// How the heads of an attention share keys, and what becomes of their scores.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Attention {
     /// Heads of queries: a multiple of the layer's heads of keys.
     pub heads: usize,
     pub shape: LayerShape,
     /// Factor of the scores.
     pub scale: f32,
-    /// How many positions back a query sees, itself included; all where `None`.
-    pub window: Option<usize>,
+    /// Scores `s` become `cap tanh(s / cap)`.
+    pub cap: Option<f32>,
+    /// For each head a score that takes part in the softmax and stands for no position; or empty.
+    pub sinks: Vec<f32>,
+    /// For each head how much its scores fall with each position of distance (ALiBi); or empty.
+    pub slopes: Vec<f32>,
 }
 
 /// The operations of a forward pass, on matrices `[tokens, width]`.

@@ -2,11 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, ValueEnum};
 use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
-use gristmill::{BackendKind, CacheType, Model};
+use gristmill::{BackendKind, CacheType, CacheTypes, Model};
 
 use super::Done;
 use super::failure::Failure;
@@ -30,9 +30,15 @@ pub struct Common {
     /// The most tokens of a sequence [default: what the model was trained for]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Precision in which keys and values are kept [default: f16; for logits f32]
-    #[arg(long, global = true, value_name = "TYPE", value_enum)]
-    pub cache: Option<Cache>,
+    /// Form in which keys and values are kept: f32, f16, bf16, q8_0, q4_0 [default: f16; for logits f32]
+    #[arg(long, global = true, value_name = "TYPE", visible_alias = "cache-type", value_parser = cache_type)]
+    cache: Option<CacheType>,
+    /// Form of the keys, where it is another
+    #[arg(long, global = true, value_name = "TYPE", value_parser = cache_type)]
+    cache_type_k: Option<CacheType>,
+    /// Form of the values, where it is another
+    #[arg(long, global = true, value_name = "TYPE", value_parser = cache_type)]
+    cache_type_v: Option<CacheType>,
     /// Pre-tokenizer to use in place of the one that the file names, such as llama-bpe
     #[arg(long, global = true, value_name = "NAME")]
     pub pre: Option<String>,
@@ -41,10 +47,9 @@ pub struct Common {
     pub verbose: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Cache {
-    F16,
-    F32,
+fn cache_type(name: &str) -> Result<CacheType, String> {
+    let names = || CacheType::ALL.iter().map(|ty| ty.name()).collect::<Vec<_>>().join(", ");
+    CacheType::named(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 impl Common {
@@ -64,13 +69,10 @@ impl Common {
         }
     }
 
-    /// The cache's precision, or else `default`.
-    pub fn cache(&self, default: CacheType) -> CacheType {
-        match self.cache {
-            None => default,
-            Some(Cache::F16) => CacheType::F16,
-            Some(Cache::F32) => CacheType::F32,
-        }
+    /// The cache's types; those not given are `default`.
+    pub fn cache(&self, default: CacheType) -> CacheTypes {
+        let both = self.cache.unwrap_or(default);
+        CacheTypes { keys: self.cache_type_k.unwrap_or(both), values: self.cache_type_v.unwrap_or(both) }
     }
 
     /// How a sequence is kept.

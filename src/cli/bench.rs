@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use gristmill::generate::StepperOptions;
+use gristmill::generate::{Stepper, StepperOptions};
 use gristmill::{BackendKind, CacheType, Model};
 use serde_json::{Value as Json, json};
 
@@ -18,7 +18,7 @@ use super::{Done, progress};
 /// Measure tokens per second
 ///
 /// As llama-bench does: ppN feeds a prompt of N random tokens to an empty sequence, tgN feeds N tokens to an empty
-/// sequence one by one; nothing is sampled. After a run that warms up, runs of all models, backends and tests alternate,
+/// sequence one by one; with --depth D, to a sequence of D tokens (pp512 @ d4096). Nothing is sampled. After a run that warms up, runs of all models, backends and tests alternate,
 /// so that whatever slows the machine down slows all of them. The figure is the median.
 #[derive(Args)]
 pub struct Bench {
@@ -30,6 +30,9 @@ pub struct Bench {
     /// Tokens to generate; several lengths with commas between; 0 for no such test
     #[arg(short = 'n', long = "generate", value_name = "N", value_delimiter = ',', default_value = "128")]
     generate: Vec<u32>,
+    /// Tokens that the sequence has before; several depths with commas between
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    depth: Vec<u32>,
     /// Runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -42,30 +45,37 @@ pub struct Bench {
 const STEADY: f64 = 0.1;
 
 #[derive(Clone, Copy)]
-enum Test {
-    Prompt(usize),
-    Generate(usize),
+struct Test {
+    kind: Kind,
+    tokens: usize,
+    /// Tokens before those that are timed.
+    depth: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Prompt,
+    Generate,
 }
 
 impl Test {
     fn name(self) -> String {
-        match self {
-            Test::Prompt(tokens) => format!("pp{tokens}"),
-            Test::Generate(tokens) => format!("tg{tokens}"),
+        let Test { kind, tokens, depth } = self;
+        let kind = match kind {
+            Kind::Prompt => "pp",
+            Kind::Generate => "tg",
+        };
+        match depth {
+            0 => format!("{kind}{tokens}"),
+            _ => format!("{kind}{tokens} @ d{depth}"),
         }
     }
 
-    fn tokens(self) -> usize {
-        match self {
-            Test::Prompt(tokens) | Test::Generate(tokens) => tokens,
-        }
-    }
-
-    /// Tokens fed in one pass; `most` is what a stepper takes.
-    fn at_a_time(self, most: usize) -> usize {
-        match self {
-            Test::Prompt(_) => most.max(1),
-            Test::Generate(_) => 1,
+    /// Tokens fed in one pass.
+    fn at_a_time(self) -> usize {
+        match self.kind {
+            Kind::Prompt => self.tokens.max(1),
+            Kind::Generate => 1,
         }
     }
 }
@@ -76,21 +86,26 @@ struct Case {
     model: Model,
     test: Test,
     options: StepperOptions,
+    /// The tokens before the test, then its own.
     tokens: Vec<u32>,
+    /// The sequence of the tokens before the test, where there are some; tests fork it.
+    deep: Option<Stepper>,
     /// Tokens per second of each run.
     rates: Vec<f64>,
 }
 
 pub fn run(args: &Bench, common: &Common) -> Done {
-    let prompts = args.prompt.iter().map(|&tokens| Test::Prompt(tokens as usize));
-    let tests: Vec<Test> = prompts
-        .chain(args.generate.iter().map(|&tokens| Test::Generate(tokens as usize)))
-        .filter(|test| test.tokens() > 0)
-        .collect();
+    let test = |kind, tokens: u32, depth: u32| Test { kind, tokens: tokens as usize, depth: depth as usize };
+    let at = |&depth: &u32| {
+        let prompts = args.prompt.iter().map(move |&tokens| test(Kind::Prompt, tokens, depth));
+        prompts.chain(args.generate.iter().map(move |&tokens| test(Kind::Generate, tokens, depth)))
+    };
+    let tests: Vec<Test> = args.depth.iter().flat_map(at).filter(|test| test.tokens > 0).collect();
     if tests.is_empty() {
         return Err(Failure::Usage("expected a test, found none: -p and -n are both 0".into()));
     }
     let mut cases = cases(args, &tests, common)?;
+    deepen(&mut cases)?;
     let bar = progress::runs("measuring", cases.len() * (usize::from(args.runs) + 1));
     for round in 0..=usize::from(args.runs) {
         let count = cases.len();
@@ -124,20 +139,44 @@ fn cases(args: &Bench, tests: &[Test], common: &Common) -> Done<Vec<Case>> {
                 let mut options = common.stepper(CacheType::F16);
                 if common.ctx.is_none() {
                     // Random tokens mean nothing, so the trained context is no bound.
-                    options = options.context(test.tokens());
+                    let longest = tests.iter().map(|test| test.depth.saturating_add(test.tokens)).max();
+                    options = options.context(longest.unwrap_or(0));
                 }
                 cases.push(Case {
                     name: path.map_or_else(|| "built-in".to_owned(), |path| path.display().to_string()),
-                    tokens: random_tokens(&model, test.tokens()),
+                    tokens: random_tokens(&model, test.depth.saturating_add(test.tokens)),
                     model: model.clone(),
                     test,
                     options,
+                    deep: None,
                     rates: Vec::new(),
                 });
             }
         }
     }
     Ok(cases)
+}
+
+/// Feeds the tokens before each test: once for all tests of a model at this depth.
+fn deepen(cases: &mut [Case]) -> Done {
+    for number in 0..cases.len() {
+        let (before, rest) = cases.split_at_mut(number);
+        let Some(case) = rest.first_mut().filter(|case| case.test.depth > 0) else { continue };
+        let same = |other: &&Case| {
+            let backends = (other.model.backend(), case.model.backend());
+            other.name == case.name && backends.0 == backends.1 && other.test.depth == case.test.depth
+        };
+        let deep = before.iter().find(same).and_then(|other| other.deep.as_ref()).map(Stepper::fork);
+        case.deep = Some(match deep {
+            Some(deep) => deep,
+            None => {
+                let mut deep = case.model.stepper(case.options.clone())?;
+                deep.feed(case.tokens.get(..case.test.depth).unwrap_or_default())?;
+                deep
+            }
+        });
+    }
+    Ok(())
 }
 
 /// BOS where the model begins with it, then random tokens: the same in every run.
@@ -160,12 +199,16 @@ fn random_tokens(model: &Model, count: usize) -> Vec<u32> {
 impl Case {
     /// One run: tokens per second.
     fn measure(&self) -> Done<f64> {
-        let mut stepper = self.model.stepper(self.options.clone())?;
+        let mut stepper = match &self.deep {
+            Some(deep) => deep.fork(),
+            None => self.model.stepper(self.options.clone())?,
+        };
+        let tokens = self.tokens.get(stepper.len()..).unwrap_or_default();
         let began = Instant::now();
-        for tokens in self.tokens.chunks(self.test.at_a_time(self.tokens.len())) {
+        for tokens in tokens.chunks(self.test.at_a_time()) {
             stepper.feed(tokens)?;
         }
-        let rate = rate(self.tokens.len(), began.elapsed());
+        let rate = rate(tokens.len(), began.elapsed());
         if stepper.logits().iter().any(|logit| !logit.is_finite()) {
             let test = self.test.name();
             return Err(Failure::new(format!(

@@ -9,7 +9,7 @@ use gristmill::gguf::{Array, Metadata, Value};
 use gristmill::model::file::ModelFile;
 use gristmill::text::Tokenizer;
 use gristmill::text::template::ChatTemplate;
-use gristmill::{CacheType, Model};
+use gristmill::{CacheType, CacheTypes, Model};
 use serde_json::{Map, Value as Json, json};
 
 use super::Done;
@@ -98,7 +98,7 @@ struct About<'a> {
     template: Option<Result<(), String>>,
     evidence: Evidence,
     /// Tokens, precision and bytes of a full cache.
-    cache: Option<(usize, CacheType, usize)>,
+    cache: Option<(usize, CacheTypes, usize)>,
 }
 
 impl<'a> About<'a> {
@@ -291,10 +291,10 @@ fn text<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a str> {
     metadata.str(key).ok().flatten()
 }
 
-fn cache_name(ty: CacheType) -> &'static str {
-    match ty {
-        CacheType::F32 => "f32",
-        _ => "f16",
+fn cache_name(types: CacheTypes) -> String {
+    match types {
+        CacheTypes { keys, values } if keys == values => keys.to_string(),
+        CacheTypes { keys, values } => format!("{keys} and {values}"),
     }
 }
 

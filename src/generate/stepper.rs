@@ -6,23 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheType, KEPT_STATES};
+use crate::backend::{Cache, CacheTypes, KEPT_STATES};
 use crate::model::Model;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
+
+/// Tokens fed in one pass where nothing is said.
+const BATCH: usize = 512;
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct StepperOptions {
     context: Option<usize>,
-    cache: CacheType,
+    cache: CacheTypes,
     batch: usize,
 }
 
 impl Default for StepperOptions {
     fn default() -> Self {
-        StepperOptions { context: None, cache: CacheType::default(), batch: 512 }
+        StepperOptions { context: None, cache: CacheTypes::default(), batch: BATCH }
     }
 }
 
@@ -34,9 +37,9 @@ impl StepperOptions {
         self
     }
 
-    /// In which precision keys and values are kept.
-    pub fn cache(mut self, ty: CacheType) -> Self {
-        self.cache = ty;
+    /// In which form keys and values are kept: one [`CacheType`](crate::CacheType) for both, or [`CacheTypes`].
+    pub fn cache(mut self, types: impl Into<CacheTypes>) -> Self {
+        self.cache = types.into();
         self
     }
 
@@ -108,6 +111,8 @@ pub struct Stepper {
     context: usize,
     tokens: Vec<u32>,
     cache: Cache,
+    /// How many of the tokens the cache holds: all, or none after a truncation beyond what it still had.
+    cached: usize,
     /// Logits after the last token; empty before the first.
     logits: Vec<f32>,
     work: Workspace,
@@ -131,6 +136,7 @@ impl Model {
             context,
             tokens: Vec::new(),
             cache: Cache::new(options.cache, self.network().cache_layers()),
+            cached: 0,
             options,
             logits: Vec::new(),
             work: Workspace::default(),
@@ -138,10 +144,14 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes; `usize::MAX` for more than can be counted.
-    pub fn cache_bytes(&self, ty: CacheType, tokens: usize) -> usize {
+    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
+    pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
+        self.cache_bytes_of(types.into(), tokens, BATCH)
+    }
+
+    fn cache_bytes_of(&self, types: CacheTypes, tokens: usize, batch: usize) -> usize {
         let states = self.network().state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
-        Cache::bytes(ty, &self.network().cache_layers(), tokens).saturating_add(states)
+        Cache::bytes(types, &self.network().cache_layers(), tokens, batch).saturating_add(states)
     }
 }
 
@@ -177,9 +187,9 @@ impl Stepper {
         &self.logits
     }
 
-    /// Bytes that the cache takes for a sequence of `tokens` tokens.
+    /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        self.model.cache_bytes(self.options.cache, tokens)
+        self.model.cache_bytes_of(self.options.cache, tokens, self.options.batch)
     }
 
     /// A handle that stops this stepper's work from elsewhere.
@@ -203,7 +213,6 @@ impl Stepper {
     /// Those of [`Stepper::feed`].
     pub fn feed_with(&mut self, tokens: &[u32], mut progress: impl FnMut(Range<usize>)) -> Result<()> {
         self.check(tokens)?;
-        self.catch_up()?;
         let mut done = 0;
         for batch in tokens.chunks(self.options.batch) {
             let last = done + batch.len() == tokens.len();
@@ -231,7 +240,6 @@ impl Stepper {
     /// Those of [`Stepper::feed`].
     pub fn feed_each(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.check(tokens)?;
-        self.catch_up()?;
         let mut done = 0;
         for batch in tokens.chunks(self.options.batch) {
             let outputs: Vec<usize> = (0..batch.len()).collect();
@@ -252,12 +260,14 @@ impl Stepper {
 
     /// Forgets all tokens from `len` on. The logits are forgotten too, unless nothing was to be forgotten.
     ///
-    /// Models with recurrent layers keep the states after the last two passes alone: the next [`Stepper::feed`] feeds them
-    /// what is missing once more.
+    /// Of a model with sliding windows the cache keeps only what they see, from 128 tokens back on; of one with recurrent
+    /// layers the states after the last two passes. Where more than that is taken back, the next feeding computes the
+    /// tokens that are left anew: the results are the same, but it takes its time. A [`fork`](Stepper::fork) made before
+    /// keeps what it needs.
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
-            self.cache.truncate(len);
+            self.cached = self.cache.truncate(self.cached.min(len));
             self.logits.clear();
         }
     }
@@ -271,6 +281,7 @@ impl Stepper {
             context: self.context,
             tokens: self.tokens.clone(),
             cache: self.cache.clone(),
+            cached: self.cached,
             logits: self.logits.clone(),
             work: Workspace::default(),
             cancel: CancelHandle::default(),
@@ -289,36 +300,27 @@ impl Stepper {
         Ok(())
     }
 
-    /// Feeds again what recurrent layers have no state of: after [`Stepper::truncate`] they go on from the last state that
-    /// they still have.
-    fn catch_up(&mut self) -> Result<()> {
-        let mut start = self.cache.states.resume(self.tokens.len());
-        while start < self.tokens.len() {
-            let rest = self.tokens.iter().skip(start);
-            let batch: Vec<u32> = rest.take(self.options.batch).copied().collect();
-            self.run(&batch, start, &[], |_, _| ())?;
-            start += batch.len();
-        }
-        Ok(())
-    }
-
     /// One pass; the sequence grows by `batch` only if all of it succeeds.
     fn pass(&mut self, batch: &[u32], outputs: &[usize], each: impl FnMut(usize, &[f32])) -> Result<()> {
-        self.run(batch, self.tokens.len(), outputs, each)?;
+        while self.cached < self.tokens.len() {
+            let end = self.tokens.len().min(self.cached.saturating_add(self.options.batch));
+            let lost = self.tokens.get(self.cached..end).unwrap_or_default().to_vec();
+            self.compute(&lost, &[], |_, _| ())?;
+        }
+        self.compute(batch, outputs, each)?;
         self.tokens.extend_from_slice(batch);
         Ok(())
     }
 
-    /// One pass over the tokens from position `start` on; the cache grows only if all of it succeeds.
-    fn run(
+    /// Computes tokens that follow those in the cache.
+    fn compute(
         &mut self,
         batch: &[u32],
-        start: usize,
         outputs: &[usize],
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
         let Stepper { model, cache, work, cancel, context, .. } = self;
-        let context = *context;
+        let (start, context) = (self.cached, *context);
         let done = model.pass(work, |backend| {
             let mut pass = Pass {
                 backend: &mut *backend,
@@ -336,9 +338,10 @@ impl Stepper {
             }
             Ok(())
         });
-        if done.is_err() {
-            cache.truncate(start);
-        }
+        self.cached = match done {
+            Ok(()) => start + batch.len(),
+            Err(_) => cache.truncate(start),
+        };
         done
     }
 }

@@ -15,8 +15,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let rope = Rope::load(loader, Pairing::Neighbours, Heads::load(loader, 0, width)?.shape.key_dim)?;
     let block = |layer| {
         let mut attention = SelfAttention::load(loader, layer, width, Heads::load(loader, layer, width)?)?;
-        attention.spec.window = loader.window(layer, 4)?;
-        attention.rope = attention.spec.window.map(|_| 0);
+        let window = loader.window(layer, 4)?;
+        attention.see_window(window);
+        attention.rope = window.map(|_| 0);
         let feed_forward = Dense::gated(loader, layer, width, Activation::Silu)?;
         Ok(Block {
             parallel: true,

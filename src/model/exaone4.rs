@@ -18,8 +18,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let block = |layer| {
         let heads = Heads::load(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
-        attention.spec.window = loader.window(layer, 4)?;
-        if mixed && attention.spec.window.is_none() {
+        let window = loader.window(layer, 4)?;
+        attention.see_window(window);
+        if mixed && window.is_none() {
             attention.rope = None;
         }
         let feed_forward = Dense::gated(loader, layer, width, Activation::Silu)?;

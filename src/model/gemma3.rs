@@ -19,8 +19,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let block = |layer| {
         let heads = Heads::load(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
-        attention.spec.window = loader.window(layer, 6)?;
-        attention.rope = Some(usize::from(attention.spec.window.is_some()));
+        let window = loader.window(layer, 6)?;
+        attention.see_window(window);
+        attention.rope = Some(usize::from(window.is_some()));
         // Of all sizes 27B alone scales by the width, and no parameter says so.
         if sizes.layers == 62 {
             attention.spec.scale = 1.0 / libm::sqrtf((width / heads.count) as f32);

@@ -65,7 +65,7 @@ impl ShortConvolution {
 
 impl Mixer for ShortConvolution {
     fn shape(&self) -> LayerShape {
-        LayerShape { heads: 0, key_dim: 0, value_dim: 0 }
+        LayerShape::default()
     }
 
     fn state_len(&self) -> usize {

@@ -353,7 +353,7 @@ impl Model {
 
     /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.
     fn feed_one(&self) -> Result<()> {
-        let mut cache = Cache::new(CacheType::F16, self.network().cache_layers());
+        let mut cache = Cache::new(CacheType::F16.into(), self.network().cache_layers());
         self.pass(&mut Workspace::default(), |backend| {
             let go_on = &mut |_| true;
             let cache = &mut cache;

@@ -19,8 +19,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let block = |layer| {
         let heads = Heads::load(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
-        attention.spec.window = loader.window(layer, 4)?;
-        attention.rope = Some(usize::from(attention.spec.window.is_some()));
+        let window = loader.window(layer, 4)?;
+        attention.see_window(window);
+        attention.rope = Some(usize::from(window.is_some()));
         let feed_forward = Dense::gated(loader, layer, width, Activation::Silu)?;
         Block::with_post_norms_alone(loader, layer, width, attention, feed_forward)
     };

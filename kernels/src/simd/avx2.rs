@@ -244,6 +244,14 @@ macro_rules! avx2_words {
                 let packed = _mm256_packs_epi16(low, high);
                 _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
             }
+            fn code_floats(from: &[i8; 8]) -> __m256 {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast())))
+            }
+            fn max_lane(a: __m256) -> f32 {
+                let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
         }
 
         #[inline(always)]

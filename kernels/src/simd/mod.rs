@@ -192,6 +192,10 @@ pub trait Isa: Copy {
     fn sum(self, a: Self::Floats) -> f32;
     /// Integers from -127 to 127 as bytes: four registers to 32 codes in their order.
     fn to_codes(self, a: [Self::Floats; 4]) -> Self::Bytes;
+    /// 8 signed bytes from memory, as floats.
+    fn code_floats(self, from: &[i8; 8]) -> Self::Floats;
+    /// The largest of the lanes; of lanes that are NaN, anything.
+    fn max_lane(self, a: Self::Floats) -> f32;
 
     // ---- sixteen rows of a panel
 
@@ -262,6 +266,22 @@ pub trait Isa: Copy {
         let e = self.select_less(self.splat(88.7), a, self.splat(f32::INFINITY), e);
         // NaN - NaN and inf - inf: only a NaN argument must survive, so add 0 * a for the finite range of e.
         self.select_less(a, self.splat(f32::INFINITY), e, a)
+    }
+
+    /// `e` to the power of `a`, for `a` that is not positive: the bits of [`Isa::exp`], in fewer steps.
+    #[inline(always)]
+    fn exp_negative(self, a: Self::Floats) -> Self::Floats {
+        let n = self.round(self.mul(a, self.splat(core::f32::consts::LOG2_E)));
+        let n = self.max(n, self.splat(-126.0));
+        let r = self.fma(n, self.splat(-0.693_359_4), a);
+        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
+        let mut p = self.splat(1.388_888_9e-3);
+        for c in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
+            p = self.fma(p, r, self.splat(c));
+        }
+        let e = self.mul(p, self.exp2_integer(n));
+        // NaN comes through: it is less than nothing.
+        self.select_less(a, self.splat(-87.3), self.splat(0.0), e)
     }
 }
 

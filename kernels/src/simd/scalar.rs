@@ -306,4 +306,12 @@ impl Isa for Scalar {
     fn scale_sums(self, sums: [i32; 16], scales: &[[i16; 2]; 16]) -> [[i32; 8]; 2] {
         self.widen_sums(lanes(|row| sums[row].wrapping_mul(i32::from(scales[row][0]))))
     }
+    #[inline(always)]
+    fn code_floats(self, from: &[i8; 8]) -> [f32; 8] {
+        from.map(f32::from)
+    }
+    #[inline(always)]
+    fn max_lane(self, a: [f32; 8]) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |m, a| if a > m { a } else { m })
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::Output;
 use gristmill_kernels::activations::{Columns, Form};
-use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
+use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 
 use super::{Cpu, Workspace, internal};
 use crate::Result;
@@ -21,7 +21,7 @@ impl Cpu<'_> {
             return Err(internal("slots of experts that do not belong to their activations"));
         }
         self.quantize(x, form)?;
-        self.make_scratch(scratch_len(len))?;
+        self.make_scratch(SCRATCH_LEN)?;
         let (act, mut data) = self.make(x.rows, expert_rows)?;
         let Workspace { slots: floats, quantized, scratch, .. } = &*self.work;
         let floats = floats.get(x.slot).map(Vec::as_slice).unwrap_or_default();

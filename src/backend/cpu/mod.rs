@@ -1,5 +1,6 @@
 //! The operations on the processor's cores: the loops of `gristmill_kernels`, spread over threads.
 
+mod attend;
 mod elementwise;
 mod experts;
 mod recurrence;
@@ -9,7 +10,6 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, quantize};
-use gristmill_kernels::attention::{self, BLOCK, Head, Queries};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
@@ -22,8 +22,6 @@ use super::{
 use crate::{Error, Result};
 use threads::Team;
 
-/// Tokens whose attention over one head is one task.
-const ATTENTION_TOKENS: usize = 16;
 /// Values below which a step is not worth sharing.
 const WORTH_SHARING: usize = 16 * 1024;
 
@@ -287,59 +285,7 @@ impl Backend for Cpu<'_> {
         keys: Act,
         values: Act,
     ) -> Result<Act> {
-        let shape = spec.shape;
-        let rows = self
-            .read(keys)
-            .chunks_exact(keys.width.max(1))
-            .zip(self.read(values).chunks_exact(values.width.max(1)));
-        for (position, (keys, values)) in (start..).zip(rows) {
-            cache.put(layer, position, keys, values)?;
-        }
-
-        let group = spec.heads / shape.heads.max(1);
-        let head = Head { key_dim: shape.key_dim, value_dim: shape.value_dim, scale: spec.scale };
-        self.make_scratch(head.scratch_len(queries.rows.min(ATTENTION_TOKENS) * group))?;
-        let (act, mut data) = self.make(queries.rows, spec.heads * shape.value_dim)?;
-        let output = Output::new(&mut data, act.width)?;
-        let from = |position: usize| spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let first = from(start) / BLOCK;
-        let queries_of: Vec<&[f32]> = self.read(queries).chunks_exact(queries.width.max(1)).collect();
-        let chunks = queries.rows.div_ceil(ATTENTION_TOKENS);
-        let cache = &*cache;
-        let failed = Mutex::new(None);
-        let job = |task: usize, thread: usize| {
-            // The last tokens see most: they come first, so that no long task is left for the end.
-            let (chunk, kv_head) = (chunks - 1 - task / shape.heads, task % shape.heads);
-            let tokens = chunk * ATTENTION_TOKENS..((chunk + 1) * ATTENTION_TOKENS).min(queries.rows);
-            let width = group * shape.key_dim;
-            let slices = queries_of.get(tokens.clone()).unwrap_or_default().iter();
-            let slices: Vec<&[f32]> = slices
-                .map(|row| row.get(kv_head * width..(kv_head + 1) * width).unwrap_or_default())
-                .collect();
-            let visible: Vec<_> =
-                tokens.clone().map(|token| from(start + token)..start + token + 1).collect();
-            let first = visible.first().map_or(first, |visible| visible.start / BLOCK);
-            let blocks = cache.blocks(layer, kv_head, first);
-            let seen = visible.last().map_or(0, |visible| visible.end.div_ceil(BLOCK).saturating_sub(first));
-            let blocks = blocks.get(..seen).unwrap_or(&blocks);
-            let width = group * shape.value_dim;
-            // SAFETY: tasks have rows and columns of their own, and each task runs once.
-            let mut out = unsafe { output.tile(kv_head * width..(kv_head + 1) * width, tokens) };
-            let Some(scratch) = self.work.scratch.get(thread) else { return };
-            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            let queries = Queries { tokens: &slices, visible: &visible, group };
-            if let Err(mismatch) =
-                attention::attend(self.level, head, first, blocks, &queries, &mut scratch, &mut out)
-            {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        };
-        self.team.run(chunks * shape.heads, &job);
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
-        self.put(act, data);
-        Ok(act)
+        attend::attend(self, spec, cache, layer, start, [queries, keys, values])
     }
 
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use super::decoder::{Mixer, Sizes, Turned};
 use super::linear::Linear;
-use crate::backend::{Act, Activation, Attention, LayerShape, Map, Norm};
+use crate::backend::{Act, Activation, Attention, LayerShape, Map, Norm, Sees};
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ impl Heads {
             let found = format!("{count} heads of {key_dim} and {value_dim}");
             return Err(Error::MetadataType { key, expected: "heads of a sensible size", found });
         }
-        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim } })
+        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim, sees: Sees::Past } })
     }
 
     /// Those of the first layer that has attention.
@@ -143,7 +143,7 @@ impl SelfAttention {
                 heads: count,
                 shape,
                 scale: scale.unwrap_or(1.0 / libm::sqrtf(shape.key_dim as f32)),
-                window: None,
+                ..Attention::default()
             },
             rope: Some(0),
             turn_first: false,
@@ -158,6 +158,11 @@ impl SelfAttention {
             key_norm: norm("attn_k_norm", keys)?,
             output_norm: None,
         })
+    }
+
+    /// Lets queries see no more than a window, where there is one.
+    pub fn see_window(&mut self, window: Option<usize>) {
+        self.spec.shape.sees = window.map_or(Sees::Past, Sees::Last);
     }
 
     /// Refuses a model without norms of queries and keys.

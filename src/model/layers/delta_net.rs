@@ -119,7 +119,7 @@ pub(crate) fn convolution(
 
 impl Mixer for DeltaNet {
     fn shape(&self) -> LayerShape {
-        LayerShape { heads: 0, key_dim: 0, value_dim: 0 }
+        LayerShape::default()
     }
 
     fn state_len(&self) -> usize {

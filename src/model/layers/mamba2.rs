@@ -73,7 +73,7 @@ impl Mamba2 {
 
 impl Mixer for Mamba2 {
     fn shape(&self) -> LayerShape {
-        LayerShape { heads: 0, key_dim: 0, value_dim: 0 }
+        LayerShape::default()
     }
 
     fn state_len(&self) -> usize {

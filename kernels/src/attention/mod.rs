@@ -1,0 +1,562 @@
+//! Attention of some queries over one head's keys and values, block by block with an online softmax (Milakov and
+//! Gimelshein 2018; Dao and others 2022).
+//!
+//! Keys and values come in blocks of [`BLOCK`] positions, and blocks in spans of [`SPAN`] positions, counted from
+//! position 0 of the sequence whatever the batch is, so a query's result depends neither on the queries beside it nor on
+//! who computes which span. [`attend`] goes through one span, for each query and each block in order:
+//!
+//! ```text
+//! s[j] = sum over i of (scale q[i]) k[i][j]       a chain of fused multiply-adds in order of i
+//! s[j] = cap tanh(s[j] / cap)                     where scores are capped
+//! s[j] = s[j] - slope |position - j|              where there are slopes
+//! m'   = max(m, s)                                over the positions that the query sees
+//! p[j] = exp(s[j] - m'),   c = exp(m - m')
+//! l    = l c + sum of p                           four registers of eight, one tree
+//! o    = o c + sum over j of p[j] v[j]            a chain in order of j
+//! ```
+//!
+//! from `m = -inf, l = 0, o = 0`; [`join`] adds the spans up in order, in the same way; [`finish`] counts in the sink,
+//! where there is one, and gives `o / l`.
+//!
+//! Numbers of quantized types are a code times the scale `d` of its [`GROUP`], and never multiplied one by one: the sum
+//! over `i` is a chain for each group, then a chain over the groups of `d[g][j]` times those; values are added as
+//! `(p[j] d[g][j]) code`. All types meet the same loops as floats.
+//!
+//! Few queries (decode) read the panels where they lie, and fetch the next block meanwhile; for more, a block is widened
+//! once to single precision.
+#![forbid(unsafe_code)]
+
+mod layout;
+mod panel;
+#[cfg(test)]
+mod tests;
+
+use core::ops::Range;
+
+pub use layout::{Block, CacheType, Layout, Line, Numbers};
+
+use crate::Mismatch;
+use crate::dispatch::Task;
+use crate::output::Output;
+use crate::simd::{Isa, Level, scalar};
+use layout::{columns, rows};
+use panel::Matrix;
+
+/// Positions in a block of keys and values.
+pub const BLOCK: usize = 32;
+/// Positions in a span: so many that joining spans costs nothing beside them, so few that a long context is work for
+/// several threads.
+pub const SPAN: usize = 512;
+/// Columns of a panel: two registers.
+const PANEL: usize = 16;
+/// Values that share a scale.
+const GROUP: usize = 32;
+/// The most queries that share a register of numbers.
+const TILE: usize = 6;
+
+/// What a head's queries, keys and values share.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Head {
+    /// Values of a query and of a key.
+    pub key_dim: usize,
+    /// Values of a value and of a result.
+    pub value_dim: usize,
+    /// Factor of the scores, usually `1 / sqrt(key_dim)`.
+    pub scale: f32,
+    /// Scores are bent into `-cap .. cap`.
+    pub cap: Option<f32>,
+}
+
+impl Head {
+    /// Floats of scratch memory that [`attend`] needs for this many queries.
+    pub fn scratch_len(&self, queries: usize) -> usize {
+        BLOCK * (rows(self.key_dim) + columns(self.value_dim)) + queries * self.key_dim
+    }
+
+    /// Floats of what [`attend`] leaves for [`join`]: for each query where it stands, then for each its sums.
+    pub fn partial_len(&self, queries: usize) -> usize {
+        queries * (2 + columns(self.value_dim))
+    }
+}
+
+/// Queries of some tokens: of the group of heads that share keys and values.
+pub struct Queries<'a> {
+    /// `[tokens]` slices of `[group][key_dim]`.
+    pub tokens: &'a [&'a [f32]],
+    /// The positions that each token sees, `[tokens]`.
+    pub visible: &'a [Range<usize>],
+    /// The position of the first token.
+    pub position: usize,
+    /// Heads that share the keys and values.
+    pub group: usize,
+    /// How fast each head's scores fall with the distance (Press, Smith and Lewis 2022), `[group]`; or empty.
+    pub slopes: &'a [f32],
+}
+
+/// Where a query stands: the largest score and the sum of exponentials so far.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Softmax {
+    max: f32,
+    sum: f32,
+}
+
+impl Softmax {
+    const NOTHING: Softmax = Softmax { max: f32::NEG_INFINITY, sum: 0.0 };
+
+    fn saw_nothing(self) -> bool {
+        self.max == f32::NEG_INFINITY && self.sum == 0.0
+    }
+}
+
+fn check(what: &'static str, expected: usize, found: usize) -> Result<(), Mismatch> {
+    if expected == found { Ok(()) } else { Err(Mismatch { what, expected, found }) }
+}
+
+/// States and sums of [`Head::partial_len`] floats.
+fn parts(queries: usize, partial: &mut [f32]) -> (&mut [Softmax], &mut [f32]) {
+    let (states, results) = partial.split_at_mut(2 * queries);
+    (bytemuck::cast_slice_mut(states), results)
+}
+
+/// Goes through the blocks of one span: writes to `partial` where each query stands after them, for [`join`].
+///
+/// `blocks[i]` holds the positions from `(first + i) * BLOCK` on. That they are of one span is the caller's part of the
+/// promise that results do not depend on the batch.
+///
+/// # Errors
+/// [`Mismatch`] where the lengths do not belong together.
+pub fn attend(
+    level: Level,
+    head: Head,
+    first: usize,
+    blocks: &[Block<'_>],
+    queries: &Queries<'_>,
+    scratch: &mut [f32],
+    partial: &mut [f32],
+) -> Result<(), Mismatch> {
+    let Queries { tokens, visible, group, slopes, .. } = *queries;
+    for (what, size) in [
+        ("values of a key", head.key_dim),
+        ("values of a value", head.value_dim),
+        ("heads of a group", group),
+    ] {
+        if size == 0 {
+            return Err(Mismatch { what, expected: 1, found: 0 });
+        }
+    }
+    check("ranges of visible positions", tokens.len(), visible.len())?;
+    for token in tokens {
+        check("values of a token's queries", group * head.key_dim, token.len())?;
+    }
+    if !slopes.is_empty() {
+        check("slopes of a group", group, slopes.len())?;
+    }
+    for block in blocks {
+        block.keys.check(rows(head.key_dim), head.key_dim.div_ceil(GROUP))?;
+        block.values.check(columns(head.value_dim), head.value_dim.div_ceil(GROUP))?;
+    }
+    let count = tokens.len() * group;
+    check("floats of sums", head.partial_len(count), partial.len())?;
+    let needed = head.scratch_len(count);
+    let Some(scratch) = scratch.get_mut(..needed) else {
+        return Err(Mismatch { what: "floats of scratch memory", expected: needed, found: scratch.len() });
+    };
+    let (states, results) = parts(count, partial);
+    states.fill(Softmax::NOTHING);
+    results.fill(0.0);
+    let (key_room, scratch) = scratch.split_at_mut(BLOCK * rows(head.key_dim));
+    let (value_room, packed) = scratch.split_at_mut(BLOCK * columns(head.value_dim));
+    pack(head, tokens, packed);
+    let few = count <= TILE;
+
+    for (number, block) in blocks.iter().enumerate() {
+        let start = (first + number) * BLOCK;
+        let seen = |token: usize| {
+            let Range { start: from, end } = visible[token];
+            Range {
+                start: from.clamp(start, start + BLOCK) - start,
+                end: end.clamp(start, start + BLOCK) - start,
+            }
+        };
+        if (0..tokens.len()).all(|token| seen(token).is_empty()) {
+            continue;
+        }
+        let next = blocks.get(number + 1).unwrap_or(block);
+        let (keys, values) =
+            level.run(Prepare { block, next, few, key_room: &mut *key_room, value_room: &mut *value_room });
+        let mut at = 0;
+        while at < count {
+            let size = tile_size(count - at);
+            let lines = Lines {
+                level,
+                head,
+                queries: &packed[at * head.key_dim..][..size * head.key_dim],
+                keys,
+                values,
+                seen: core::array::from_fn(|q| if q < size { seen((at + q) / group) } else { 0..0 }),
+                slopes: core::array::from_fn(|q| {
+                    if q < size { slopes.get((at + q) % group).copied() } else { None }
+                }),
+                // Positions are far below 2^24, where floats are exact.
+                distance: core::array::from_fn(|q| {
+                    start as f32 - (queries.position + (at + q) / group) as f32
+                }),
+                states: &mut states[at..at + size],
+                results: &mut results[at * columns(head.value_dim)..][..size * columns(head.value_dim)],
+            };
+            match size {
+                1 => lines.step::<1>(),
+                2 => lines.step::<2>(),
+                3 => lines.step::<3>(),
+                4 => lines.step::<4>(),
+                _ => lines.step::<TILE>(),
+            }
+            at += size;
+        }
+    }
+    Ok(())
+}
+
+/// Queries of the next tile, of `left`: six where that leaves no crumbs.
+fn tile_size(left: usize) -> usize {
+    match left {
+        0..=4 => left,
+        5 => 3,
+        7 | 8 | 11 => 4,
+        _ => TILE,
+    }
+}
+
+/// Writes the queries times the scale tile by tile, `[key_dim][tile_size]`.
+fn pack(head: Head, tokens: &[&[f32]], mut packed: &mut [f32]) {
+    let mut left = packed.len() / head.key_dim;
+    let mut queries = tokens.iter().flat_map(|token| token.chunks_exact(head.key_dim));
+    while left > 0 {
+        let size = tile_size(left);
+        let (tile, rest) = packed.split_at_mut(size * head.key_dim);
+        for (q, query) in queries.by_ref().take(size).enumerate() {
+            for (to, x) in tile[q..].iter_mut().step_by(size).zip(query) {
+                *to = x * head.scale;
+            }
+        }
+        packed = rest;
+        left -= size;
+    }
+}
+
+/// Makes a block ready to be multiplied.
+struct Prepare<'a> {
+    block: &'a Block<'a>,
+    next: &'a Block<'a>,
+    few: bool,
+    key_room: &'a mut [f32],
+    value_room: &'a mut [f32],
+}
+
+impl<'a> Task for Prepare<'a> {
+    type Output = (Matrix<'a>, Matrix<'a>);
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> (Matrix<'a>, Matrix<'a>) {
+        let Prepare { block, next, few, key_room, value_room } = self;
+        let ready = |numbers: Numbers<'a>, next: &Numbers<'_>, room: &'a mut [f32]| {
+            let next = next.start();
+            let scales = numbers.scales();
+            match few {
+                true => Matrix { panels: panel::direct(isa, numbers, next, room), scales, next },
+                false => Matrix::new(panel::widen(isa, numbers, next, room), scales),
+            }
+        };
+        (ready(block.keys, &next.keys, key_room), ready(block.values, &next.values, value_room))
+    }
+}
+
+/// A tile of queries at one block.
+struct Lines<'a> {
+    level: Level,
+    head: Head,
+    /// `[key_dim][Q]`
+    queries: &'a [f32],
+    keys: Matrix<'a>,
+    values: Matrix<'a>,
+    /// Which of the block's positions each sees.
+    seen: [Range<usize>; TILE],
+    slopes: [Option<f32>; TILE],
+    /// From each query's position to the block's first.
+    distance: [f32; TILE],
+    states: &'a mut [Softmax],
+    /// `[Q][columns]`
+    results: &'a mut [f32],
+}
+
+impl Lines<'_> {
+    fn step<const Q: usize>(self) {
+        let (level, values, seen) = (self.level, self.values, self.seen.clone());
+        let seen = &seen[..Q];
+        let Lines { results, .. } = &self;
+        let width = results.len() / Q;
+        if seen.iter().all(Range::is_empty) {
+            return;
+        }
+        let alike = seen.windows(2).all(|pair| pair[0] == pair[1]);
+        let (weights, corrections, results) = level.run(Tile::<'_, Q> { lines: self, alike });
+        if alike {
+            return;
+        }
+        // Where queries see different positions, those that see the same go together: a position that a query does not
+        // see has no part in its sum, be it damaged.
+        let mut at = 0;
+        while at < Q {
+            let same = seen[at..].iter().take_while(|&other| *other == seen[at]).count().min(4);
+            let part = Part {
+                weights: &weights[at..at + same],
+                corrections: &corrections[at..at + same],
+                seen: seen[at].clone(),
+                values,
+                results: &mut results[at * width..(at + same) * width],
+            };
+            match same {
+                _ if seen[at].is_empty() => {}
+                1 => level.run(Values::<'_, 1>(part)),
+                2 => level.run(Values::<'_, 2>(part)),
+                3 => level.run(Values::<'_, 3>(part)),
+                _ => level.run(Values::<'_, 4>(part)),
+            }
+            at += same;
+        }
+    }
+}
+
+/// Scores and their exponentials, and the values too where all queries see the same positions.
+struct Tile<'a, const Q: usize> {
+    lines: Lines<'a>,
+    alike: bool,
+}
+
+impl<'a, const Q: usize> Task for Tile<'a, Q> {
+    type Output = ([[f32; BLOCK]; Q], [f32; Q], &'a mut [f32]);
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        let Tile { lines, alike } = self;
+        let Lines { head, queries, keys, values, seen, slopes, distance, states, results, .. } = lines;
+        let queries = queries.as_chunks::<Q>().0;
+        let mut weights = panel::scores::<I, Q>(isa, queries, &keys, rows(head.key_dim));
+        let mut corrections = [1.0; Q];
+        for (q, (weights, state)) in weights.iter_mut().zip(states).enumerate() {
+            if seen[q].is_empty() {
+                continue;
+            }
+            if let Some(cap) = head.cap {
+                bend(isa, weights, cap);
+            }
+            if let Some(slope) = slopes[q] {
+                slant(isa, weights, slope, distance[q]);
+            }
+            if seen[q] != (0..BLOCK) {
+                weights[..seen[q].start].fill(f32::NEG_INFINITY);
+                weights[seen[q].end..].fill(f32::NEG_INFINITY);
+            }
+            corrections[q] = softmax(isa, weights, state);
+        }
+        if alike {
+            panel::values::<I, Q>(isa, &weights, &corrections, seen[0].clone(), &values, results);
+        }
+        (weights, corrections, results)
+    }
+}
+
+/// Turns a block's scores into exponentials; the factor of what was summed before.
+#[inline(always)]
+fn softmax<I: Isa>(isa: I, weights: &mut [f32; BLOCK], state: &mut Softmax) -> f32 {
+    let weights = weights.as_chunks_mut::<8>().0;
+    let mut largest = isa.splat(state.max);
+    for weights in weights.iter() {
+        // In this order NaN is passed over here; it shows in the sum.
+        largest = isa.max(isa.floats(weights), largest);
+    }
+    let largest = isa.max_lane(largest);
+    let mut sums = [isa.splat(0.0); 4];
+    for (weights, sum) in weights.iter_mut().zip(&mut sums) {
+        *sum = isa.exp_negative(isa.sub(isa.floats(weights), isa.splat(largest)));
+        isa.store(*sum, weights);
+    }
+    let sum = isa.sum(isa.add(isa.add(sums[0], sums[2]), isa.add(sums[1], sums[3])));
+    // Of zero the exponential is one.
+    let correction = if largest == state.max { 1.0 } else { exp(isa, state.max - largest) };
+    *state = Softmax { max: largest, sum: scalar::fma(state.sum, correction, sum) };
+    correction
+}
+
+/// `e` to the power of one number that is not positive.
+#[inline(always)]
+fn exp<I: Isa>(isa: I, a: f32) -> f32 {
+    let mut lanes = [0.0; 8];
+    isa.store(isa.exp_negative(isa.splat(a)), &mut lanes);
+    lanes[0]
+}
+
+/// `cap tanh(s / cap)`, as `cap - 2 cap / (1 + exp(2 s / cap))`.
+#[inline(always)]
+fn bend<I: Isa>(isa: I, scores: &mut [f32; BLOCK], cap: f32) {
+    for scores in scores.as_chunks_mut::<8>().0 {
+        let e = isa.exp(isa.mul(isa.floats(scores), isa.splat(2.0 / cap)));
+        let rest = isa.div(isa.splat(2.0 * cap), isa.add(isa.splat(1.0), e));
+        isa.store(isa.sub(isa.splat(cap), rest), scores);
+    }
+}
+
+/// Lowers each score by the slope times how far its position is.
+#[inline(always)]
+fn slant<I: Isa>(isa: I, scores: &mut [f32; BLOCK], slope: f32, distance: f32) {
+    const STEPS: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+    for (number, scores) in scores.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let distance = isa.add(isa.splat(distance + (8 * number) as f32), isa.floats(&STEPS));
+        let far = isa.max(distance, isa.sub(isa.splat(0.0), distance));
+        isa.store(isa.fma(isa.splat(-slope), far, isa.floats(scores)), scores);
+    }
+}
+
+/// Some queries of a tile, with their weights: what is left is to add up the values.
+struct Part<'a> {
+    weights: &'a [[f32; BLOCK]],
+    corrections: &'a [f32],
+    seen: Range<usize>,
+    values: Matrix<'a>,
+    results: &'a mut [f32],
+}
+
+struct Values<'a, const Q: usize>(Part<'a>);
+
+impl<const Q: usize> Task for Values<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Part { weights, corrections, seen, values, results } = self.0;
+        let weights = &weights.as_chunks::<Q>().0[0];
+        let corrections = &corrections.as_chunks::<Q>().0[0];
+        panel::values::<I, Q>(isa, weights, corrections, seen, &values, results);
+    }
+}
+
+/// A sum of no spans, for [`join`] to begin with.
+///
+/// # Errors
+/// [`Mismatch`] where `total` is not as long as `queries` need.
+pub fn begin(head: Head, queries: usize, total: &mut [f32]) -> Result<(), Mismatch> {
+    check("floats of sums", head.partial_len(queries), total.len())?;
+    let (states, results) = parts(queries, total);
+    states.fill(Softmax::NOTHING);
+    results.fill(0.0);
+    Ok(())
+}
+
+/// Adds the next span, as [`attend`] left it, to those before.
+///
+/// # Errors
+/// [`Mismatch`] where the two are not as long as `queries` need.
+pub fn join(
+    level: Level,
+    head: Head,
+    queries: usize,
+    span: &[f32],
+    total: &mut [f32],
+) -> Result<(), Mismatch> {
+    check("floats of sums", head.partial_len(queries), total.len())?;
+    check("floats of sums", head.partial_len(queries), span.len())?;
+    let (states, results) = span.split_at(2 * queries);
+    let span = (bytemuck::cast_slice(states), results);
+    level.run(Join { width: columns(head.value_dim), span, total: parts(queries, total) });
+    Ok(())
+}
+
+struct Join<'a> {
+    width: usize,
+    span: (&'a [Softmax], &'a [f32]),
+    total: (&'a mut [Softmax], &'a mut [f32]),
+}
+
+impl Task for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Join { width, span, total } = self;
+        let span = span.0.iter().zip(span.1.chunks_exact(width));
+        let total = total.0.iter_mut().zip(total.1.chunks_exact_mut(width));
+        for ((&from, more), (state, sums)) in span.zip(total) {
+            if from.saw_nothing() {
+                continue;
+            }
+            let max = if from.max > state.max { from.max } else { state.max };
+            let (old, new) = (exp(isa, state.max - max), exp(isa, from.max - max));
+            *state = Softmax { max, sum: scalar::fma(state.sum, old, from.sum * new) };
+            let (old, new) = (isa.splat(old), isa.splat(new));
+            for (sum, more) in sums.as_chunks_mut::<8>().0.iter_mut().zip(more.as_chunks::<8>().0) {
+                let more = isa.mul(isa.floats(more), new);
+                isa.store(isa.fma(isa.floats(sum), old, more), sum);
+            }
+        }
+    }
+}
+
+/// Writes the results to `out`, `[tokens][group * value_dim]`; `sinks` are scores of each head that take part in its
+/// softmax and stand for no position, `[group]`, or empty.
+///
+/// # Errors
+/// [`Mismatch`] where the lengths do not belong together.
+pub fn finish(
+    level: Level,
+    head: Head,
+    group: usize,
+    total: &mut [f32],
+    sinks: &[f32],
+    out: &mut Output<'_>,
+) -> Result<(), Mismatch> {
+    let queries = out.columns() * group;
+    check("values of a token's results", group * head.value_dim, out.rows())?;
+    check("floats of sums", head.partial_len(queries), total.len())?;
+    if !sinks.is_empty() {
+        check("sinks of a group", group, sinks.len())?;
+    }
+    let width = columns(head.value_dim);
+    let (states, results) = parts(queries, total);
+    level.run(Finish { dim: head.value_dim, width, group, states, results, sinks, out });
+    Ok(())
+}
+
+struct Finish<'a, 'o> {
+    dim: usize,
+    width: usize,
+    group: usize,
+    states: &'a [Softmax],
+    results: &'a [f32],
+    sinks: &'a [f32],
+    out: &'a mut Output<'o>,
+}
+
+impl Task for Finish<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Finish { dim, width, group, states, results, sinks, out } = self;
+        let mut queries = states.iter().zip(results.chunks_exact(width));
+        for token in 0..out.columns() {
+            let heads = out.column(token).chunks_exact_mut(dim).zip(queries.by_ref());
+            for (head, (out, (state, sums))) in heads.enumerate() {
+                let (mut factor, mut sum) = (1.0, state.sum);
+                if let Some(&sink) = sinks.get(head % group) {
+                    let max = if sink > state.max { sink } else { state.max };
+                    factor = exp(isa, state.max - max);
+                    sum = scalar::fma(state.sum, factor, exp(isa, sink - max));
+                }
+                for (out, value) in out.iter_mut().zip(sums) {
+                    *out = value * factor / sum;
+                }
+            }
+        }
+    }
+}
