@@ -23,6 +23,9 @@ pub enum Activation {
     Sigmoid,
     /// `x` itself: a gate that only multiplies.
     Identity,
+    /// `x / (1 + exp(-1.702 x))` of `x` up to 7; what a gate multiplies is kept between -7 and 7, and one is added to it
+    /// (OpenAI 2025, gpt-oss).
+    SwigluClamped,
 }
 
 impl Activation {
@@ -46,6 +49,23 @@ impl Activation {
             }
             Activation::Sigmoid => divide_by_one_plus_exp_of_minus(isa, isa.splat(1.0), x),
             Activation::Identity => x,
+            Activation::SwigluClamped => {
+                // This order of the two lets NaN through.
+                let x = isa.min(isa.splat(7.0), x);
+                divide_by_one_plus_exp_of_minus(isa, x, isa.mul(x, isa.splat(1.702)))
+            }
+        }
+    }
+
+    /// What a gate multiplies.
+    #[inline(always)]
+    fn gated<I: Isa>(self, isa: I, up: I::Floats) -> I::Floats {
+        match self {
+            Activation::SwigluClamped => {
+                let up = isa.max(isa.splat(-7.0), isa.min(isa.splat(7.0), up));
+                isa.add(up, isa.splat(1.0))
+            }
+            _ => up,
         }
     }
 }
@@ -144,7 +164,7 @@ impl Task for Activate<'_> {
             let mut y = self.activation.apply(isa, isa.floats(&eight));
             if let Some(up) = up.as_mut().and_then(Iterator::next) {
                 eight[..up.len()].copy_from_slice(up);
-                y = isa.mul(y, isa.floats(&eight));
+                y = isa.mul(y, self.activation.gated(isa, isa.floats(&eight)));
             }
             isa.store(y, &mut eight);
             x.copy_from_slice(&eight[..x.len()]);
@@ -172,6 +192,7 @@ mod tests {
             Activation::ReluSquared,
             Activation::Sigmoid,
             Activation::Identity,
+            Activation::SwigluClamped,
         ] {
             let exact = |x: f64| match activation {
                 Activation::Silu => x / (1.0 + (-x).exp()),
@@ -184,6 +205,7 @@ mod tests {
                 Activation::ReluSquared => x.max(0.0).powi(2),
                 Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
                 Activation::Identity => x,
+                Activation::SwigluClamped => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
             };
             let mut expected = values();
             activate(Level::SCALAR, activation, &mut expected);
@@ -229,6 +251,16 @@ mod tests {
         let mut x = [f32::NAN, f32::INFINITY];
         activate(Level::detect(), Activation::Silu, &mut x);
         assert!(x[0].is_nan() && x[1] == f32::INFINITY, "{x:?}");
+    }
+
+    #[test]
+    fn a_clamped_gate_adds_one() {
+        let mut gate = [100.0, 100.0, 0.0, 7.0];
+        gated(Level::detect(), Activation::SwigluClamped, &mut gate, &[100.0, -100.0, 5.0, 0.5]).unwrap();
+        let seven = 7.0 / (1.0 + (-1.702f32 * 7.0).exp());
+        for (found, expected) in gate.iter().zip([8.0 * seven, -6.0 * seven, 0.0, 1.5 * seven]) {
+            assert!((found - expected).abs() < 1e-5, "{gate:?}");
+        }
     }
 
     #[test]

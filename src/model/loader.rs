@@ -278,21 +278,32 @@ pub(crate) enum Norms {
     Rms,
     /// Layer norms, under `attention.layer_norm_epsilon`, with or without a bias.
     Layer,
+    /// Layer norms, under `attention.layer_norm_rms_epsilon`.
+    LayerByRmsKey,
 }
 
 impl Norms {
     /// The norm `name.weight` (and `name.bias`) over `len` values.
     pub fn load(self, loader: &Loader<'_>, name: &str, len: usize) -> Result<Norm> {
-        let weight = loader.vector(&format!("{name}.weight"), len)?;
+        // A few files leave the suffix out.
+        let bare = loader.has(name).then(|| loader.vector(name, len)).transpose()?;
+        let weight = bare.map_or_else(|| loader.vector(&format!("{name}.weight"), len), Ok)?;
         match self {
             Norms::Rms => {
                 Ok(Norm::Rms { weight, eps: loader.epsilon("attention.layer_norm_rms_epsilon")? })
             }
-            Norms::Layer => {
+            Norms::Layer | Norms::LayerByRmsKey => {
                 let bias = loader.optional_vector(&format!("{name}.bias"), len)?;
-                let eps = loader.epsilon("attention.layer_norm_epsilon")?;
+                let key = if self == Norms::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+                let eps = loader.epsilon(&format!("attention.{key}"))?;
                 Ok(Norm::Layer { weight, bias: bias.unwrap_or_else(|| vec![0.0; len]), eps })
             }
         }
+    }
+
+    /// The root mean square norm over `len` values, without weights.
+    pub fn unit(loader: &Loader<'_>, len: usize) -> Result<Norm> {
+        let eps = loader.epsilon("attention.layer_norm_rms_epsilon")?;
+        Ok(Norm::Rms { weight: vec![1.0; len], eps })
     }
 }

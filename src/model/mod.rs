@@ -28,6 +28,14 @@ mod lfm2;
 mod mamba2;
 mod granite_hybrid;
 mod falcon_h1;
+mod gemma2;
+mod llama4;
+mod gpt_oss;
+mod phimoe;
+mod deepseek2;
+mod bloom;
+mod mpt;
+mod baichuan;
 mod layers;
 mod llama;
 mod loader;
@@ -83,12 +91,17 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "mistral3", models: "Mistral 3, Ministral 3", load: mistral3::load },
     Architecture { name: "cohere2", models: "Command R7B, Command A", load: cohere2::load },
     Architecture { name: "exaone4", models: "EXAONE 4", load: exaone4::load },
+    Architecture { name: "gemma2", models: "Gemma 2", load: gemma2::load },
     Architecture { name: "gemma", models: "Gemma", load: gemma::load },
     Architecture { name: "llama", models: "Llama 1-3, Mistral, Mixtral, TinyLlama, SmolLM 1-2", load: llama::load },
+    Architecture { name: "llama4", models: "Llama 4", load: llama4::load },
+    Architecture { name: "gpt-oss", models: "gpt-oss", load: gpt_oss::load },
     Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
     Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", load: qwen2moe::load },
     Architecture { name: "phi2", models: "Phi 1-2", load: phi2::load },
     Architecture { name: "phi3", models: "Phi 3-4", load: phi3::load },
+    Architecture { name: "phimoe", models: "Phi 3.5 with experts", load: phimoe::load },
+    Architecture { name: "deepseek2", models: "DeepSeek V2, V3, R1, GLM 4.7 Flash", load: deepseek2::load },
     Architecture { name: "glm4", models: "GLM 4", load: glm4::load },
     Architecture { name: "glm4moe", models: "GLM 4.5-4.7", load: glm4moe::load },
     Architecture { name: "granite", models: "Granite 3", load: granite::load },
@@ -107,9 +120,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "mamba2", models: "Mamba 2", load: mamba2::load },
     Architecture { name: "granitehybrid", models: "Granite 4", load: granite_hybrid::load },
     Architecture { name: "falcon-h1", models: "Falcon H1", load: falcon_h1::load },
+    Architecture { name: "bloom", models: "BLOOM", load: bloom::load },
+    Architecture { name: "mpt", models: "MPT", load: mpt::load },
     Architecture { name: "nemotron", models: "Nemotron", load: nemotron::load },
     Architecture { name: "minicpm", models: "MiniCPM", load: minicpm::load },
     Architecture { name: "internlm2", models: "InternLM 2", load: internlm2::load },
+    Architecture { name: "baichuan", models: "Baichuan 1-2", load: baichuan::load },
     Architecture { name: "ernie4_5", models: "ERNIE 4.5", load: ernie4_5::load },
     Architecture { name: "hunyuan-dense", models: "Hunyuan", load: hunyuan_dense::load },
     Architecture { name: "seed_oss", models: "Seed-OSS", load: seed_oss::load },

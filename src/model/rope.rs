@@ -38,6 +38,28 @@ impl Rope {
         Ok(rope)
     }
 
+    /// For latent attention, whose YaRN scales angles and scores by factors of its own: gives them too.
+    ///
+    /// `rope.scaling.yarn_log_multiplier` is a tenth of the `mscale_all_dim` of the first configuration.
+    pub fn load_latent(
+        loader: &Loader<'_>,
+        pairing: Pairing,
+        head_dim: usize,
+    ) -> Result<(Self, f32)> {
+        let mut rope = Self::load(loader, pairing, head_dim)?;
+        let factor = f64::from(loader.optional_float("rope.scaling.factor")?.unwrap_or(1.0)).max(1.0);
+        let multiplier = f64::from(loader.optional_float("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0));
+        if loader.metadata().str(&loader.key("rope.scaling.type"))? != Some("yarn") {
+            return Ok((rope, 1.0));
+        }
+        if multiplier != 0.0 {
+            // Both configurations that there are have as much for the angles: the factors cancel.
+            rope.magnitude = 1.0;
+        }
+        let scores = 1.0 + multiplier * libm::log(factor);
+        Ok((rope, (scores * scores) as f32))
+    }
+
     /// Without scalings: from `rope.dimension_count` and the base that `key` names. Gives the base too.
     pub fn unscaled(
         loader: &Loader<'_>,

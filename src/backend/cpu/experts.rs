@@ -26,7 +26,7 @@ impl Cpu<'_> {
         let Workspace { slots: floats, quantized, scratch, .. } = &*self.work;
         let floats = floats.get(x.slot).map(Vec::as_slice).unwrap_or_default();
         let row_bytes = weights.ty.row_bytes(len).unwrap_or(0);
-        let block = form.block_len();
+        let (block, sums_len) = (form.block_len(), form.sums_len(len));
 
         // Parts of experts' rows, about as many as even out cores of different speed.
         let all = expert_rows * slots.runs.len();
@@ -47,7 +47,7 @@ impl Cpu<'_> {
                     len,
                     quantized.codes.get(run.start * len..run.end * len)?,
                     quantized.scales.get(run.start * (len / block)..run.end * (len / block))?,
-                    quantized.sums.get(run.start * (len / 32)..run.end * (len / 32))?,
+                    quantized.sums.get(run.start * sums_len..run.end * sums_len)?,
                 ),
             };
             // SAFETY: tasks have rows and columns of their own, and each task runs once.

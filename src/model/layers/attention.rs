@@ -165,6 +165,20 @@ impl SelfAttention {
         self.spec.shape.sees = window.map_or(Sees::Past, Sees::Last);
     }
 
+    /// Lets scores fall with the distance instead of turning queries and keys (ALiBi: Press, Smith and Lewis 2022); the
+    /// slopes are powers of two from `2^-bias` up.
+    pub fn fall_with_distance(&mut self, bias: f32) {
+        let count = self.spec.heads;
+        // The slopes of the next smaller power of two, and between them those of the one above.
+        let below = if count.is_power_of_two() { count } else { count.next_power_of_two() / 2 };
+        let slope = |head: usize| match head.checked_sub(below) {
+            None => libm::exp2f(-bias * (head + 1) as f32 / below as f32),
+            Some(head) => libm::exp2f(-bias / 2.0 * (2 * head + 1) as f32 / below as f32),
+        };
+        self.spec.slopes = (0..count).map(slope).collect();
+        self.rope = None;
+    }
+
     /// Refuses a model without norms of queries and keys.
     pub fn need_norms(self, loader: &Loader<'_>, layer: usize) -> Result<Self> {
         match (&self.query_norm, &self.key_norm) {

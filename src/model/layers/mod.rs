@@ -6,6 +6,7 @@ mod decoder;
 mod delta_net;
 mod experts;
 mod feed_forward;
+mod latent;
 mod linear;
 mod mamba2;
 
@@ -14,6 +15,7 @@ pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};
 pub(crate) use delta_net::{DeltaNet, convolution};
 pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
+pub(crate) use latent::LatentAttention;
 pub(crate) use linear::Linear;
 pub(crate) use mamba2::Mamba2;
 

@@ -6,16 +6,19 @@ SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
 
 
 def case(name, causal=None, **more):
-    """A case by the names of transformers' classes; `SMALL` with `more` on top, `None` takes a value away."""
+    """A case by the names of transformers' classes; `SMALL` with `more` on top, `...` takes a value away."""
     extra = {key: more.pop(key) for key in ("seed", "adjust", "edit", "after", "relabel", "set", "reference") if key in more}
     own = more.pop("own", False)
     settings = {**({} if own else SMALL), **more}
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = {key: value for key, value in settings.items() if value is not ...}
     config = lambda: getattr(t, f"{name}Config")(**settings)
     return {"config": config, "model": lambda: getattr(t, causal or f"{name}ForCausalLM"), **extra}
 
 
 EXPERTS = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=16)
+
+SECTIONS = dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1],
+                mrope_interleaved=True)
 
 CASES = {
     # ---- mixtures of experts
@@ -47,6 +50,9 @@ CASES = {
     "nemotron": case("Nemotron", partial_rotary_factor=0.5, head_dim=8, edit=lambda h: h.update(rope_theta=10000.0)),
     "minicpm": case("Llama", relabel="minicpm", reference="llama.cpp",
                     set={"minicpm.embedding_scale": 3.0, "minicpm.residual_scale": 0.6, "minicpm.logit_scale": 2.0}),
+    "baichuan": case("Llama", num_key_value_heads=4, relabel="baichuan", reference="llama.cpp"),
+    "baichuan-13b": case("Llama", hidden_size=16, intermediate_size=16, num_hidden_layers=40, num_attention_heads=2,
+                         num_key_value_heads=2, relabel="baichuan", reference="llama.cpp"),
     "internlm2": case("Llama", relabel="internlm2", reference="llama.cpp"),
     "bitnet": case("BitNet", hidden_act="silu", tie_word_embeddings=True),
     "glm4moe": case("Glm4Moe", head_dim=16, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True,
@@ -54,7 +60,9 @@ CASES = {
                     first_k_dense_replace=1, n_group=1, topk_group=1, norm_topk_prob=True, routed_scaling_factor=1.5,
                     num_hidden_layers=3),
     "phimoe": case("Phimoe", num_local_experts=4, num_experts_per_tok=2, intermediate_size=16, attention_bias=True,
-                   lm_head_bias=True, input_jitter_noise=0.0, router_jitter_noise=0.01, edit=lambda h: h.update(architectures=["PhiMoEForCausalLM"])),
+                   lm_head_bias=True, input_jitter_noise=0.0, router_jitter_noise=0.01, rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3],
+                   long_factor=[1.0, 2.0, 3.0, 4.0], short_mscale=1.0, long_mscale=1.0, original_max_position_embeddings=48),
+                   edit=lambda h: h.update(architectures=["PhiMoEForCausalLM"], original_max_position_embeddings=48)),
     "phi3-longrope": case("Phi3", max_position_embeddings=96, original_max_position_embeddings=48,
                           rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3],
                                             long_factor=[1.0, 2.0, 3.0, 4.0])),
@@ -62,12 +70,14 @@ CASES = {
     "llama-yarn": case("Llama", head_dim=16, max_position_embeddings=256,
                        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)),
     # ---- windows
+    "gpt-oss": case("GptOss", head_dim=8, num_local_experts=4, num_experts_per_tok=2, intermediate_size=32,
+                    sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
     "gemma3": case("Gemma3Text", causal="Gemma3ForCausalLM", head_dim=16, num_hidden_layers=4, sliding_window=16,
                    sliding_window_pattern=2, query_pre_attn_scalar=16, rope_scaling=dict(rope_type="linear", factor=8.0)),
     "olmo3": case("Olmo3", num_hidden_layers=4, sliding_window=16),
     "ministral3": case("Ministral3", head_dim=8, max_position_embeddings=256, rope_parameters=dict(
         rope_type="yarn", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=32, beta_fast=32.0,
-        beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
+        type="yarn", beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
     "gemma2": case("Gemma2", head_dim=16, num_hidden_layers=4, sliding_window=16, query_pre_attn_scalar=20,
                    attn_logit_softcapping=5.0, final_logit_softcapping=4.0),
     "cohere2": case("Cohere2", edit=lambda h: h.update(rotary_pct=1.0), num_hidden_layers=4, sliding_window=16, sliding_window_pattern=4, logit_scale=0.25),
@@ -82,7 +92,10 @@ CASES = {
     "deepseek3": case("DeepseekV3", first_k_dense_replace=1, kv_lora_rank=16, q_lora_rank=24, qk_nope_head_dim=12,
                       qk_rope_head_dim=8, v_head_dim=10, n_routed_experts=8, num_experts_per_tok=3,
                       moe_intermediate_size=16, n_shared_experts=1, num_key_value_heads=4, num_hidden_layers=3,
-                      n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5),
+                      n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5,
+                      max_position_embeddings=256, rope_scaling=dict(type="yarn", factor=8.0, mscale=1.0,
+                      mscale_all_dim=1.0, original_max_position_embeddings=32, beta_fast=32, beta_slow=1),
+                      edit=lambda h: h.update(scoring_func="sigmoid")),
     # ---- recurrent
     "qwen3next": case("Qwen3Next", **EXPERTS, head_dim=16, num_hidden_layers=4, linear_num_key_heads=2,
                       linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
@@ -90,10 +103,11 @@ CASES = {
                       norm_topk_prob=True),
     "qwen35": case("Qwen3_5Text", causal="Qwen3_5ForCausalLM", head_dim=16, num_hidden_layers=4,
                    linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
-                   linear_conv_kernel_dim=4),
+                   linear_conv_kernel_dim=4, rope_parameters=SECTIONS),
     "qwen35moe": case("Qwen3_5MoeText", causal="Qwen3_5MoeForCausalLM", head_dim=16, num_hidden_layers=4,
                       linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
-                      linear_value_head_dim=16, linear_conv_kernel_dim=4, **EXPERTS, shared_expert_intermediate_size=16),
+                      linear_value_head_dim=16, linear_conv_kernel_dim=4, **EXPERTS, shared_expert_intermediate_size=16,
+                      rope_parameters=SECTIONS),
     "mamba": case("Mamba", own=True, vocab_size=64, hidden_size=32, state_size=8, num_hidden_layers=2, time_step_rank=4),
     "mamba2": case("Mamba2", own=True, vocab_size=64, hidden_size=32, state_size=16, num_hidden_layers=2, head_dim=16,
                    num_heads=4, n_groups=1, expand=2),
@@ -114,7 +128,7 @@ CASES = {
     # ---- others
     "llama4": case("Llama4Text", causal="Llama4ForCausalLM", head_dim=16, num_hidden_layers=4, num_local_experts=4,
                    num_experts_per_tok=1, interleave_moe_layer_step=2, intermediate_size_mlp=48, intermediate_size=16,
-                   attention_chunk_size=16, use_qk_norm=True),
+                   attention_chunk_size=8192, use_qk_norm=True),
     "gemma3n": case("Gemma3nText", causal="Gemma3nForCausalLM", head_dim=16, num_hidden_layers=4,
                     hidden_size_per_layer_input=8, vocab_size_per_layer_input=64, num_kv_shared_layers=2,
                     laurel_rank=8, intermediate_size=48, sliding_window=16,
