@@ -22,6 +22,7 @@ pub mod product;
 pub mod quant;
 pub mod recurrence;
 pub mod rope;
+pub mod scan;
 pub mod simd;
 mod tile;
 

@@ -5,10 +5,13 @@ use std::ops::Range;
 
 use super::Matrix;
 
-/// The matrices of several experts, one below the other: `[experts * rows, len]`.
+/// The matrices of several experts, one below the other: `[experts * of, len]`, of which each expert takes some rows.
 pub(crate) struct Grouped {
     pub weights: Matrix,
-    /// Rows of one expert.
+    /// Rows of one expert in all.
+    pub of: usize,
+    /// The first of the rows that are taken, and how many.
+    pub first: usize,
     pub rows: usize,
     /// `[experts * rows]`
     pub bias: Option<Vec<f32>>,

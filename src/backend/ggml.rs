@@ -6,8 +6,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cpu::{Cpu, add_bias};
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Slots,
-    Turns,
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Scan,
+    Slots, Turns,
 };
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};
@@ -105,6 +105,17 @@ impl Backend for OverCpu<'_> {
         self.cpu.attention(spec, cache, layer, start, queries, keys, values)
     }
 
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act> {
+        self.cpu.attend_again(spec, cache, layer, start, queries)
+    }
+
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
         self.cpu.gated(activation, gate, up)
     }
@@ -155,6 +166,10 @@ impl Backend for OverCpu<'_> {
         rates: &[f32],
     ) -> Result<Act> {
         self.cpu.recur(by, state, queries_keys_values, decays, rates)
+    }
+
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+        self.cpu.scan(by, state, inputs_steps_into_out)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

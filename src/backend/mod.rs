@@ -13,7 +13,7 @@ mod state;
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
 pub(crate) use experts::{Grouped, Slots};
-pub(crate) use recurrence::{Convolution, Recurrence};
+pub(crate) use recurrence::{Convolution, Recurrence, Scan};
 pub(crate) use state::KEPT as KEPT_STATES;
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
@@ -164,6 +164,13 @@ pub(crate) enum Map {
     Clamp(f32),
     /// `cap * tanh(x / cap)`.
     SoftCap(f32),
+    /// `ln(1 + exp(x))`.
+    Softplus,
+}
+
+/// `ln(1 + exp(x))`.
+pub(crate) fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
 }
 
 /// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs]`.
@@ -217,6 +224,15 @@ pub(crate) trait Backend {
         keys: Act,
         values: Act,
     ) -> Result<Act>;
+    /// Attends to what another layer of the same pass has kept: `[tokens, heads * value_dim]`.
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act>;
     /// `gate = activation(gate) * up`.
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()>;
     /// `x = activation(x)`.
@@ -249,6 +265,9 @@ pub(crate) trait Backend {
         decays: &[f32],
         rates: &[f32],
     ) -> Result<Act>;
+    /// Carries the states of a selective scan through the tokens: of inputs and steps `[tokens, channels]` and the ways into
+    /// and out of the states `[tokens, states]` it makes results `[tokens, channels]`.
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.

@@ -1,6 +1,8 @@
 //! What recurrent layers ask of a backend.
 #![forbid(unsafe_code)]
 
+use gristmill_kernels::recurrence::block;
+
 /// A causal convolution of each channel by itself.
 pub(crate) struct Convolution {
     /// `[taps, channels]`, the oldest token's first.
@@ -41,5 +43,34 @@ impl Recurrence {
     /// The head of keys of a head of values.
     pub fn key_head(&self, head: usize) -> usize {
         if self.tiled { head % self.key_heads } else { head / (self.heads / self.key_heads).max(1) }
+    }
+}
+
+/// A selective scan: channels with states of their own; see `gristmill_kernels::scan`.
+pub(crate) struct Scan {
+    pub channels: usize,
+    pub states: usize,
+    /// Channels of a block.
+    pub block: usize,
+    /// The rates of the states, `[channels / block, states, block]`.
+    pub rates: Vec<f32>,
+}
+
+impl Scan {
+    /// From rates `[channels, states]`; `None` where the channels are no whole number of blocks.
+    pub fn new(rates: Vec<f32>, channels: usize, states: usize) -> Option<Self> {
+        let block = block(channels)?;
+        let mut sorted = Vec::with_capacity(rates.len());
+        for channels in rates.chunks(block * states) {
+            for state in 0..states {
+                sorted.extend(channels.iter().skip(state).step_by(states));
+            }
+        }
+        Some(Scan { channels, states, block, rates: sorted })
+    }
+
+    /// Floats that are kept.
+    pub fn state_len(&self) -> usize {
+        self.channels.saturating_mul(self.states)
     }
 }

@@ -14,7 +14,8 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let sizes = Sizes::load(loader)?;
     let width = sizes.width;
     let dim = Heads::load(loader, 0, width)?.shape.key_dim;
-    let (local, _) = Rope::unscaled(loader, Pairing::Halves, dim, "rope.freq_base_swa", 10_000.0)?;
+    let turned = Rope::dimensions(loader, dim)?;
+    let (local, _) = Rope::unscaled(loader, Pairing::Halves, turned, "rope.freq_base_swa", 10_000.0)?;
     let ropes = vec![Rope::load(loader, Pairing::Halves, dim)?, local];
     let block = |layer| {
         let heads = Heads::load(loader, layer, width)?;

@@ -156,6 +156,14 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// What a root mean square norm adds below its root. A few models have it under the layer norms' name.
+    pub fn rms_epsilon(&self) -> Result<f32> {
+        let own = "attention.layer_norm_rms_epsilon";
+        let other = "attention.layer_norm_epsilon";
+        let use_other = !self.metadata().contains(&self.key(own)) && self.metadata().contains(&self.key(other));
+        self.epsilon(if use_other { other } else { own })
+    }
+
     /// Refuses the model for a feature that it needs and this version lacks.
     pub fn unsupported(&self, feature: String) -> Error {
         Error::UnsupportedFeature { architecture: self.arch.to_owned(), feature }
@@ -290,7 +298,7 @@ impl Norms {
         let weight = bare.map_or_else(|| loader.vector(&format!("{name}.weight"), len), Ok)?;
         match self {
             Norms::Rms => {
-                Ok(Norm::Rms { weight, eps: loader.epsilon("attention.layer_norm_rms_epsilon")? })
+                Ok(Norm::Rms { weight, eps: loader.rms_epsilon()? })
             }
             Norms::Layer | Norms::LayerByRmsKey => {
                 let bias = loader.optional_vector(&format!("{name}.bias"), len)?;
@@ -303,7 +311,6 @@ impl Norms {
 
     /// The root mean square norm over `len` values, without weights.
     pub fn unit(loader: &Loader<'_>, len: usize) -> Result<Norm> {
-        let eps = loader.epsilon("attention.layer_norm_rms_epsilon")?;
-        Ok(Norm::Rms { weight: vec![1.0; len], eps })
+        Ok(Norm::Rms { weight: vec![1.0; len], eps: loader.rms_epsilon()? })
     }
 }

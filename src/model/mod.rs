@@ -36,6 +36,10 @@ mod deepseek2;
 mod bloom;
 mod mpt;
 mod baichuan;
+mod gemma4;
+mod mamba;
+mod jamba;
+mod nemotron_h;
 mod layers;
 mod llama;
 mod loader;
@@ -87,6 +91,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "qwen3next", models: "Qwen 3 Next", load: qwen3next::load },
     Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
     Architecture { name: "qwen3moe", models: "Qwen 3 with experts", load: qwen3moe::load },
+    Architecture { name: "gemma4", models: "Gemma 4", load: gemma4::load },
     Architecture { name: "gemma3", models: "Gemma 3", load: gemma3::load },
     Architecture { name: "mistral3", models: "Mistral 3, Ministral 3", load: mistral3::load },
     Architecture { name: "cohere2", models: "Command R7B, Command A", load: cohere2::load },
@@ -122,7 +127,11 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "falcon-h1", models: "Falcon H1", load: falcon_h1::load },
     Architecture { name: "bloom", models: "BLOOM", load: bloom::load },
     Architecture { name: "mpt", models: "MPT", load: mpt::load },
+    Architecture { name: "mamba", models: "Mamba, Falcon Mamba", load: mamba::load },
+    Architecture { name: "jamba", models: "Jamba", load: jamba::load },
     Architecture { name: "nemotron", models: "Nemotron", load: nemotron::load },
+    Architecture { name: "nemotron_h", models: "Nemotron H", load: nemotron_h::load },
+    Architecture { name: "nemotron_h_moe", models: "Nemotron 3", load: nemotron_h::load },
     Architecture { name: "minicpm", models: "MiniCPM", load: minicpm::load },
     Architecture { name: "internlm2", models: "InternLM 2", load: internlm2::load },
     Architecture { name: "baichuan", models: "Baichuan 1-2", load: baichuan::load },

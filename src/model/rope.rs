@@ -24,8 +24,8 @@ impl Rope {
     /// first training, and for longer ones. As in llama.cpp the context that a sequence may have decides which are
     /// used, not how long it is: so its first tokens need not be turned again when it grows.
     pub fn load(loader: &Loader<'_>, pairing: Pairing, head_dim: usize) -> Result<Self> {
-        let (mut rope, base) = Self::unscaled(loader, pairing, head_dim, "rope.freq_base", 10_000.0)?;
-        let dim = 2 * rope.speeds.len();
+        let dim = Self::dimensions(loader, head_dim)?;
+        let (mut rope, base) = Self::unscaled(loader, pairing, dim, "rope.freq_base", 10_000.0)?;
         rope.magnitude = scale(loader, &mut rope.speeds, base, dim)?;
         rope.divide(loader, "rope_freqs.weight")?;
         if loader.has("rope_factors_long.weight") {
@@ -60,24 +60,26 @@ impl Rope {
         Ok((rope, (scores * scores) as f32))
     }
 
-    /// Without scalings: from `rope.dimension_count` and the base that `key` names. Gives the base too.
-    pub fn unscaled(
-        loader: &Loader<'_>,
-        pairing: Pairing,
-        head_dim: usize,
-        key: &str,
-        default: f32,
-    ) -> Result<(Self, f64)> {
+    /// How many of a head's values are turned.
+    pub fn dimensions(loader: &Loader<'_>, head_dim: usize) -> Result<usize> {
         let dim = loader.optional_size("rope.dimension_count")?.unwrap_or(head_dim);
         if dim > head_dim || !dim.is_multiple_of(2) {
             let key = loader.key("rope.dimension_count");
             let expected = "an even number, no larger than a head";
-            return Err(Error::MetadataType {
-                key,
-                expected,
-                found: format!("{dim} for heads of {head_dim}"),
-            });
+            let found = format!("{dim} for heads of {head_dim}");
+            return Err(Error::MetadataType { key, expected, found });
         }
+        Ok(dim)
+    }
+
+    /// Without scalings: for `dim` values of a head and the base that `key` names. Gives the base too.
+    pub fn unscaled(
+        loader: &Loader<'_>,
+        pairing: Pairing,
+        dim: usize,
+        key: &str,
+        default: f32,
+    ) -> Result<(Self, f64)> {
         let base = f64::from(loader.optional_float(key)?.unwrap_or(default));
         if base <= 0.0 {
             let key = loader.key(key);
@@ -162,7 +164,10 @@ fn scale(loader: &Loader<'_>, speeds: &mut [f64], base: f64, dim: usize) -> Resu
                 let slowed = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 *speed *= slowed / factor + (1.0 - slowed);
             }
-            Ok(attention * (1.0 + 0.1 * libm::log(factor)))
+            // What the scores are scaled by (`mscale_all_dim`) is taken off the angles' magnitude.
+            let multiplier = optional("rope.scaling.yarn_log_multiplier", 0.0)?;
+            let magnitude = |by: f64| 1.0 + 0.1 * by * libm::log(factor);
+            Ok(attention * magnitude(1.0) / magnitude(multiplier))
         }
         Some(other) => Err(loader.unsupported(format!("rope scaling `{other}` (`{key}`)"))),
     }

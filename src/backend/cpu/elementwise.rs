@@ -3,7 +3,7 @@
 
 use super::Cpu;
 use crate::Result;
-use crate::backend::{Act, Map};
+use crate::backend::{Act, Map, softplus};
 use gristmill_kernels::activation;
 
 impl Cpu<'_> {
@@ -15,6 +15,7 @@ impl Cpu<'_> {
                 Map::Scale(factor) => row.iter_mut().for_each(|x| *x *= factor),
                 // NaN stays: it must reach the logits.
                 Map::Clamp(bound) => row.iter_mut().for_each(|x| *x = x.clamp(-bound, bound)),
+                Map::Softplus => row.iter_mut().for_each(|x| *x = softplus(*x)),
                 Map::SoftCap(cap) => activation::soft_cap(level, cap, row),
             }
             Ok(())

@@ -13,7 +13,7 @@ use crate::backend::{Act, Grouped, Slots};
 impl Cpu<'_> {
     /// See [`crate::backend::Backend::linear_grouped`].
     pub(super) fn multiply_by_expert(&mut self, matrix: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
-        let Grouped { weights, rows: expert_rows, bias } = matrix;
+        let Grouped { weights, of, first, rows: expert_rows, bias } = matrix;
         let (expert_rows, len) = (*expert_rows, weights.len);
         let form =
             product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
@@ -36,9 +36,10 @@ impl Cpu<'_> {
         let failed = Mutex::new(None);
         let job = |task: usize, thread: usize| -> Option<()> {
             let (expert, run) = slots.runs.get(task / parts)?;
-            let first = task % parts * per_task;
-            let rows = first..(first + per_task).min(expert_rows);
-            let place = expert * expert_rows + rows.start..expert * expert_rows + rows.end;
+            let part = task % parts * per_task;
+            let rows = part..(part + per_task).min(expert_rows);
+            let top = expert * of + first;
+            let place = top + rows.start..top + rows.end;
             let bytes = weights.bytes().get(place.start * row_bytes..place.end * row_bytes)?;
             let columns = match form {
                 Form::Floats => Columns::floats(floats.get(run.start * len..run.end * len)?, len),

@@ -16,8 +16,8 @@ use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Slots,
-    Turns,
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Scan,
+    Slots, Turns,
 };
 use crate::{Error, Result};
 use threads::Team;
@@ -285,7 +285,18 @@ impl Backend for Cpu<'_> {
         keys: Act,
         values: Act,
     ) -> Result<Act> {
-        attend::attend(self, spec, cache, layer, start, [queries, keys, values])
+        attend::attend(self, spec, cache, layer, start, queries, Some([keys, values]))
+    }
+
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act> {
+        attend::attend(self, spec, cache, layer, start, queries, None)
     }
 
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
@@ -348,6 +359,10 @@ impl Backend for Cpu<'_> {
         rates: &[f32],
     ) -> Result<Act> {
         self.recur_heads(by, state, queries_keys_values, decays, rates)
+    }
+
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+        self.scan_channels(by, state, inputs_steps_into_out)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::Output;
 use gristmill_kernels::recurrence::{self, Step};
+use gristmill_kernels::scan;
 
 use super::{Cpu, internal};
 use crate::Result;
-use crate::backend::{Act, Backend, Convolution, Recurrence};
+use crate::backend::{Act, Backend, Convolution, Recurrence, Scan};
 
 impl Cpu<'_> {
     /// See [`crate::backend::Backend::columns`].
@@ -92,6 +93,48 @@ impl Cpu<'_> {
             // SAFETY: chunks have columns of their own, and each chunk is worked on once.
             let mut out = unsafe { output.window(columns.clone()) };
             if let Err(mismatch) = recurrence::recur(self.level, delta, state, steps, &mut out) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        });
+        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(mismatch.into());
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    /// See [`crate::backend::Backend::scan`].
+    pub(super) fn scan_channels(
+        &mut self,
+        by: &Scan,
+        state: &mut [f32],
+        [input, steps, into, out_of]: [Act; 4],
+    ) -> Result<Act> {
+        let Scan { channels, states, block, ref rates } = *by;
+        let widths = [input.width, steps.width, into.width, out_of.width];
+        if widths != [channels, channels, states, states] || state.len() != rates.len() {
+            return Err(internal("a scan of other sizes"));
+        }
+        let (act, mut data) = self.make(input.rows, channels)?;
+        let [x, steps, b, c] = [input, steps, into, out_of].map(|act| self.read(act));
+        let output = Output::new(&mut data, channels)?;
+        let failed = Mutex::new(None);
+        self.team.for_each_chunk(state, states * block, |chunk, state| {
+            let columns = chunk * block..(chunk + 1) * block;
+            let rates = rates.get(chunk * states * block..(chunk + 1) * states * block).unwrap_or_default();
+            let row = |all, token: usize, width: usize, columns: Range<usize>| {
+                let part = <[f32]>::get(all, token * width + columns.start..token * width + columns.end);
+                part.unwrap_or_default()
+            };
+            let tokens = (0..act.rows).map(|token| scan::Step {
+                x: row(x, token, channels, columns.clone()),
+                steps: row(steps, token, channels, columns.clone()),
+                b: row(b, token, states, 0..states),
+                c: row(c, token, states, 0..states),
+            });
+            // SAFETY: chunks have columns of their own, and each chunk is worked on once.
+            let mut out = unsafe { output.window(columns.clone()) };
+            if let Err(mismatch) = scan::scan(self.level, rates, state, tokens, &mut out) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
             }
         });

@@ -3,6 +3,7 @@
 
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
+use super::per_layer::{PerLayer, PerLayerBlock};
 use crate::Result;
 use crate::backend::{Act, LayerShape, Map, Matrix, Norm, Turns};
 use crate::model::Network;
@@ -70,6 +71,10 @@ pub(crate) struct Block {
     pub parallel: bool,
     /// Factor of what is added.
     pub residual_scale: f32,
+    /// What mixes in the layer's own embeddings.
+    pub per_layer: Option<PerLayerBlock>,
+    /// Factor of the layer's results.
+    pub output_scale: f32,
 }
 
 impl Block {
@@ -146,6 +151,8 @@ impl Block {
             feed_forward_post_norm: None,
             parallel: false,
             residual_scale: 1.0,
+            per_layer: None,
+            output_scale: 1.0,
         }
     }
 }
@@ -158,6 +165,8 @@ pub(crate) struct Decoder {
     pub embedding_norm: Option<Norm>,
     /// Positions that are learned, not turned.
     pub positions: Option<Matrix>,
+    /// Embeddings for each layer.
+    pub per_layer: Option<PerLayer>,
     pub ropes: Vec<Rope>,
     pub blocks: Vec<Block>,
     pub output_norm: Norm,
@@ -196,6 +205,7 @@ impl Decoder {
             embedding_scale: 1.0,
             embedding_norm: None,
             positions: None,
+            per_layer: None,
             ropes,
             blocks: (0..layers).map(block).collect::<Result<_>>()?,
             output_norm: norms.load(loader, output_norm, width)?,
@@ -276,6 +286,7 @@ impl Network for Decoder {
         let mut x = self.embed(pass)?;
         let turned =
             self.ropes.iter().map(|rope| rope.turns(pass.positions(), pass.context)).collect::<Result<Vec<_>>>()?;
+        let mut vectors = self.per_layer.as_ref().map(|all| all.vectors(pass, x)).transpose()?;
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.begin_layer(layer)?;
             let mark = pass.backend.mark();
@@ -292,6 +303,7 @@ impl Network for Decoder {
                 if block.parallel {
                     input = pass.backend.select(input, pass.outputs)?;
                 }
+                vectors = vectors.map(|vectors| pass.backend.select(vectors, pass.outputs)).transpose()?;
             }
             let (post, scale) = (block.mixer_post_norm.as_ref(), block.residual_scale);
             if !block.parallel {
@@ -307,6 +319,13 @@ impl Network for Decoder {
                     join(pass, x, mixed, post, scale)?;
                 }
                 join(pass, x, fed, block.feed_forward_post_norm.as_ref(), scale)?;
+            }
+            if let (Some(per_layer), Some(vectors)) = (&block.per_layer, vectors) {
+                let own = per_layer.forward(pass, layer, x, vectors)?;
+                pass.backend.add(x, own)?;
+            }
+            if block.output_scale != 1.0 {
+                pass.backend.map(Map::Scale(block.output_scale), x)?;
             }
             if !last {
                 pass.backend.release(mark);

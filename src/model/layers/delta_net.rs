@@ -4,8 +4,7 @@
 
 use super::decoder::{Mixer, Turned};
 use super::linear::Linear;
-use super::softplus;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence};
+use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence, softplus};
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
 use crate::{Error, Result};

@@ -34,6 +34,10 @@ pub(crate) struct Router {
     pub groups: (usize, usize),
     /// Added to the scores for the choice alone.
     pub bias: Option<Vec<f32>>,
+    /// Factors of each expert's weight.
+    pub expert_scales: Option<Vec<f32>>,
+    /// What chooses in place of all this: from a token's scores to its experts and their weights, `used` of them.
+    pub choice: Option<fn(&[f32]) -> Vec<(usize, f32)>>,
 }
 
 impl Router {
@@ -61,11 +65,16 @@ impl Router {
         let scale = loader.optional_float("expert_weights_scale")?.filter(|&scale| scale != 0.0);
         let normalize = loader.metadata().bool(&loader.key("expert_weights_norm"))?.unwrap_or(normalize);
         let groups = (groups, used_groups.min(groups));
-        Ok(Router { scoring, count, used, normalize, scale: scale.unwrap_or(1.0), groups, bias })
+        let expert_scales = loader.optional_vector(&format!("blk.{layer}.ffn_down_exps.scale"), count)?;
+        let scale = scale.unwrap_or(1.0);
+        Ok(Router { scoring, count, used, normalize, scale, groups, bias, expert_scales, choice: None })
     }
 
     /// The experts of one token with their weights, the best first. Of equal scores the first expert's counts more.
     fn choose(&self, logits: &[f32]) -> Vec<(usize, f32)> {
+        if let Some(choice) = self.choice {
+            return choice(logits);
+        }
         let scores = match self.scoring {
             Scoring::Softmax => softmax(logits),
             Scoring::Sigmoid => logits.iter().map(|&x| 1.0 / (1.0 + libm::expf(-x))).collect(),
@@ -96,7 +105,12 @@ impl Router {
             let sum = weights.iter().sum::<f32>().max(6.103_515_6e-5);
             weights.iter_mut().for_each(|weight| *weight /= sum);
         }
-        chosen.into_iter().zip(weights.into_iter().map(|weight| weight * self.scale)).collect()
+        let own = |expert: usize| {
+            let scales = self.expert_scales.as_ref();
+            scales.and_then(|scales| scales.get(expert)).copied().unwrap_or(1.0)
+        };
+        let weighted = chosen.into_iter().zip(weights);
+        weighted.map(|(expert, weight)| (expert, weight * self.scale * own(expert))).collect()
     }
 }
 
@@ -127,11 +141,23 @@ pub(crate) struct Shared {
 pub(crate) struct ExpertMatrix(Grouped);
 
 impl ExpertMatrix {
-    /// `name.weight` `[experts, all, len]`, of which each expert's `rows` are taken, and `name.bias` where it is there.
+    /// `name.weight` `[experts, rows, len]`, and `name.bias` where it is there.
     pub fn load(loader: &Loader<'_>, name: &str, experts: usize, rows: usize, len: usize) -> Result<Self> {
         let weights = loader.experts(&format!("{name}.weight"), experts, rows, len)?;
         let bias = loader.optional_table(&format!("{name}.bias"), experts, rows)?;
-        Ok(ExpertMatrix(Grouped { weights, rows, bias }))
+        Ok(ExpertMatrix(Grouped { weights, of: rows, first: 0, rows, bias }))
+    }
+
+    /// One half of the rows of each matrix of `name.weight` `[experts, 2 * rows, len]`.
+    fn half(
+        loader: &Loader<'_>,
+        name: &str,
+        experts: usize,
+        (half, rows): (usize, usize),
+        len: usize,
+    ) -> Result<Self> {
+        let weights = loader.experts(&format!("{name}.weight"), experts, 2 * rows, len)?;
+        Ok(ExpertMatrix(Grouped { weights, of: 2 * rows, first: half * rows, rows, bias: None }))
     }
 
     fn forward(&self, pass: &mut Pass<'_>, slots: &Slots, x: Act) -> Result<Act> {
@@ -154,7 +180,7 @@ pub(crate) struct Experts {
 }
 
 impl Experts {
-    /// `ffn_gate_inp` and `ffn_{gate,up,down}_exps` of a layer, of `inner` values.
+    /// `ffn_gate_inp` and `ffn_{gate,up,down}_exps` of a layer, of `inner` values, or the fused `ffn_gate_up_exps`.
     pub fn load(
         loader: &Loader<'_>,
         layer: usize,
@@ -163,17 +189,39 @@ impl Experts {
         activation: Activation,
         router: Router,
     ) -> Result<Self> {
+        let name = format!("blk.{layer}.ffn_gate_inp");
+        let scores = loader.matrix(&format!("{name}.weight"), router.count, width)?;
+        let bias = loader.optional_vector(&format!("{name}.bias"), router.count)?;
+        Self::load_with(loader, layer, width, inner, activation, router, (scores, bias))
+    }
+
+    /// As [`Experts::load`], with a matrix of the router's scores and its bias that may take other inputs.
+    pub fn load_with(
+        loader: &Loader<'_>,
+        layer: usize,
+        width: usize,
+        inner: usize,
+        activation: Activation,
+        router: Router,
+        (scores, score_bias): (Matrix, Option<Vec<f32>>),
+    ) -> Result<Self> {
         let prefix = format!("blk.{layer}");
         let name = |part: &str| format!("{prefix}.ffn_{part}_exps");
         let matrix = |part: &str, rows, len| ExpertMatrix::load(loader, &name(part), router.count, rows, len);
-        let gated = loader.has(&format!("{}.weight", name("gate")));
-        let scores = format!("{prefix}.ffn_gate_inp");
+        let (gate, up) = if loader.has(&format!("{}.weight", name("gate_up"))) {
+            let half =
+                |half| ExpertMatrix::half(loader, &name("gate_up"), router.count, (half, inner), width);
+            (Some(half(0)?), half(1)?)
+        } else {
+            let gated = loader.has(&format!("{}.weight", name("gate")));
+            (gated.then(|| matrix("gate", inner, width)).transpose()?, matrix("up", inner, width)?)
+        };
         Ok(Experts {
-            scores: loader.matrix(&format!("{scores}.weight"), router.count, width)?,
-            score_bias: loader.optional_vector(&format!("{scores}.bias"), router.count)?,
+            scores,
+            score_bias,
             activation,
-            gate: gated.then(|| matrix("gate", inner, width)).transpose()?,
-            up: matrix("up", inner, width)?,
+            gate,
+            up,
             down: matrix("down", width, inner)?,
             weigh_input: false,
             shared: None,
@@ -182,9 +230,14 @@ impl Experts {
     }
 }
 
-impl FeedForward for Experts {
-    fn forward(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-        let scores = pass.backend.linear(&self.scores, self.score_bias.as_deref(), x)?;
+impl Experts {
+    /// The router's scores of `x`, `[tokens, experts]`.
+    pub fn scores(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
+        pass.backend.linear(&self.scores, self.score_bias.as_deref(), x)
+    }
+
+    /// Mixes the experts that the scores `[tokens, experts]` choose for `x`.
+    pub fn mix(&self, pass: &mut Pass<'_>, scores: Act, x: Act) -> Result<Act> {
         let rows = pass.backend.read(scores).chunks_exact(self.router.count.max(1));
         let chosen: Vec<_> = rows.map(|logits| self.router.choose(logits)).collect();
         let slots = Slots::new(&chosen);
@@ -205,7 +258,14 @@ impl FeedForward for Experts {
             }
         };
         let outputs = self.down.forward(pass, &slots, inner)?;
-        let mixed = pass.backend.combine(&slots, !self.weigh_input, outputs)?;
+        pass.backend.combine(&slots, !self.weigh_input, outputs)
+    }
+}
+
+impl FeedForward for Experts {
+    fn forward(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
+        let scores = self.scores(pass, x)?;
+        let mixed = self.mix(pass, scores, x)?;
         if let Some(shared) = &self.shared {
             let y = shared.network.forward(pass, x)?;
             if let Some(gate) = &shared.gate {
@@ -231,6 +291,8 @@ mod tests {
         scale: 2.0,
         groups: (1, 1),
         bias: None,
+        expert_scales: None,
+        choice: None,
     };
 
     #[test]

@@ -63,12 +63,23 @@ impl Dense {
     /// `ffn_{up,down}` of a layer, of `feed_forward_length`.
     pub fn plain(loader: &Loader<'_>, layer: usize, width: usize, activation: Activation) -> Result<Self> {
         let inner = loader.size_at("feed_forward_length", layer)?;
-        let prefix = format!("blk.{layer}");
+        Self::plain_named(loader, &format!("blk.{layer}.ffn"), "", width, inner, activation)
+    }
+
+    /// `prefix_{up,down}suffix` of `inner` values.
+    pub fn plain_named(
+        loader: &Loader<'_>,
+        prefix: &str,
+        suffix: &str,
+        width: usize,
+        inner: usize,
+        activation: Activation,
+    ) -> Result<Self> {
         Ok(Dense {
             activation,
             gate: None,
-            up: Linear::load(loader, &format!("{prefix}.ffn_up"), inner, width)?,
-            down: Linear::load(loader, &format!("{prefix}.ffn_down"), width, inner)?,
+            up: Linear::load(loader, &format!("{prefix}_up{suffix}"), inner, width)?,
+            down: Linear::load(loader, &format!("{prefix}_down{suffix}"), width, inner)?,
             norm: None,
         })
     }

@@ -59,7 +59,7 @@ impl LatentAttention {
         let query = if query_down.is_some() { name("q_b") } else { name("q") };
         let grouped = |name: String, rows, len| {
             let weights = loader.experts(&format!("{name}.weight"), heads, rows, len)?;
-            Ok::<_, Error>(Grouped { weights, rows, bias: None })
+            Ok::<_, Error>(Grouped { weights, of: rows, first: 0, rows, bias: None })
         };
         Ok(LatentAttention {
             spec: Attention {

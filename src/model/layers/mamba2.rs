@@ -4,8 +4,7 @@
 use super::decoder::{Mixer, Turned};
 use super::delta_net::convolution;
 use super::linear::Linear;
-use super::softplus;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence};
+use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence, softplus};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -54,7 +53,7 @@ impl Mamba2 {
         };
         let skip = loader.vector_of(&name("d"), heads)?;
         let weights = loader.optional_vector_of(&name("norm.weight"), inner)?;
-        let eps = weights.is_some().then(|| loader.float("attention.layer_norm_rms_epsilon")).transpose()?;
+        let eps = weights.is_some().then(|| loader.rms_epsilon()).transpose()?;
         let group = |eps| Norm::Rms { weight: vec![1.0; inner / groups], eps };
         Ok(Mamba2 {
             sizes,

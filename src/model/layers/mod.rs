@@ -8,7 +8,9 @@ mod experts;
 mod feed_forward;
 mod latent;
 mod linear;
+mod mamba;
 mod mamba2;
+mod per_layer;
 
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
 pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};
@@ -17,9 +19,6 @@ pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
 pub(crate) use latent::LatentAttention;
 pub(crate) use linear::Linear;
+pub(crate) use mamba::Mamba;
 pub(crate) use mamba2::Mamba2;
-
-/// `ln(1 + exp(x))`.
-fn softplus(x: f32) -> f32 {
-    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
-}
+pub(crate) use per_layer::{PerLayer, PerLayerBlock};

@@ -20,6 +20,9 @@ EXPERTS = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=16)
 SECTIONS = dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1],
                 mrope_interleaved=True)
 
+NEMOTRON_H = dict(head_dim=8, num_hidden_layers=..., mamba_num_heads=4, mamba_head_dim=16, ssm_state_size=16, n_groups=2,
+                  use_mamba_kernels=False)
+
 CASES = {
     # ---- mixtures of experts
     "qwen2moe": case("Qwen2Moe", **EXPERTS, shared_expert_intermediate_size=24, decoder_sparse_step=1, mlp_only_layers=[]),
@@ -50,7 +53,8 @@ CASES = {
     "nemotron": case("Nemotron", partial_rotary_factor=0.5, head_dim=8, edit=lambda h: h.update(rope_theta=10000.0)),
     "minicpm": case("Llama", relabel="minicpm", reference="llama.cpp",
                     set={"minicpm.embedding_scale": 3.0, "minicpm.residual_scale": 0.6, "minicpm.logit_scale": 2.0}),
-    "baichuan": case("Llama", num_key_value_heads=4, relabel="baichuan", reference="llama.cpp"),
+    "baichuan-7b": case("Llama", hidden_size=16, intermediate_size=16, num_hidden_layers=32, num_attention_heads=2,
+                        num_key_value_heads=2, relabel="baichuan", reference="llama.cpp"),
     "baichuan-13b": case("Llama", hidden_size=16, intermediate_size=16, num_hidden_layers=40, num_attention_heads=2,
                          num_key_value_heads=2, relabel="baichuan", reference="llama.cpp"),
     "internlm2": case("Llama", relabel="internlm2", reference="llama.cpp"),
@@ -60,8 +64,7 @@ CASES = {
                     first_k_dense_replace=1, n_group=1, topk_group=1, norm_topk_prob=True, routed_scaling_factor=1.5,
                     num_hidden_layers=3),
     "phimoe": case("Phimoe", num_local_experts=4, num_experts_per_tok=2, intermediate_size=16, attention_bias=True,
-                   lm_head_bias=True, input_jitter_noise=0.0, router_jitter_noise=0.01, rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3],
-                   long_factor=[1.0, 2.0, 3.0, 4.0], short_mscale=1.0, long_mscale=1.0, original_max_position_embeddings=48),
+                   lm_head_bias=True, input_jitter_noise=0.0, router_jitter_noise=0.01,
                    edit=lambda h: h.update(architectures=["PhiMoEForCausalLM"], original_max_position_embeddings=48)),
     "phi3-longrope": case("Phi3", max_position_embeddings=96, original_max_position_embeddings=48,
                           rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.3],
@@ -71,14 +74,16 @@ CASES = {
                        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)),
     # ---- windows
     "gpt-oss": case("GptOss", head_dim=8, num_local_experts=4, num_experts_per_tok=2, intermediate_size=32,
-                    sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
-    "gemma3": case("Gemma3Text", causal="Gemma3ForCausalLM", head_dim=16, num_hidden_layers=4, sliding_window=16,
-                   sliding_window_pattern=2, query_pre_attn_scalar=16, rope_scaling=dict(rope_type="linear", factor=8.0)),
+                    sliding_window=16, layer_types=["sliding_attention", "full_attention"],
+                    rope_scaling=dict(rope_type="yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=True,
+                                      original_max_position_embeddings=32), max_position_embeddings=128),
+    "gemma3": case("Gemma3Text", causal="Gemma3ForCausalLM", head_dim=8, num_hidden_layers=6, sliding_window=16,
+                   query_pre_attn_scalar=8, rope_scaling=dict(rope_type="linear", factor=8.0)),
     "olmo3": case("Olmo3", num_hidden_layers=4, sliding_window=16),
     "ministral3": case("Ministral3", head_dim=8, max_position_embeddings=256, rope_parameters=dict(
         rope_type="yarn", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=32, beta_fast=32.0,
         type="yarn", beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
-    "gemma2": case("Gemma2", head_dim=16, num_hidden_layers=4, sliding_window=16, query_pre_attn_scalar=20,
+    "gemma2": case("Gemma2", head_dim=16, num_hidden_layers=4, sliding_window=16, query_pre_attn_scalar=16,
                    attn_logit_softcapping=5.0, final_logit_softcapping=4.0),
     "cohere2": case("Cohere2", edit=lambda h: h.update(rotary_pct=1.0), num_hidden_layers=4, sliding_window=16, sliding_window_pattern=4, logit_scale=0.25),
     # ---- biases of positions
@@ -121,11 +126,24 @@ CASES = {
                           logits_scaling=2.0),
     "falcon-h1": case("FalconH1", head_dim=16, mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16,
                       mamba_n_groups=1, mamba_rms_norm=False),
-    "nemotron-h": case("NemotronH", head_dim=16, num_hidden_layers=4, hybrid_override_pattern="M*-M"),
+    "nemotron-h": case("NemotronH", **NEMOTRON_H,
+                       layers_block_type=["linear_attention", "full_attention", "mlp", "linear_attention"],
+                       edit=lambda h: h.update(n_routed_experts=0)),
+    "nemotron-h-moe": case("NemotronH", **NEMOTRON_H, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+                           n_routed_experts=8, num_experts_per_tok=3, routed_scaling_factor=1.5,
+                           layers_block_type=["linear_attention", "moe", "full_attention", "moe"]),
     "jamba": case("Jamba", num_hidden_layers=4, num_experts=4, num_experts_per_tok=2, expert_layer_period=2,
                   expert_layer_offset=1, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=8, mamba_d_conv=4,
                   mamba_expand=2, mamba_dt_rank=4, use_mamba_kernels=False),
     # ---- others
+    "gemma4": case("Gemma4Text", causal="Gemma4ForCausalLM", head_dim=8, global_head_dim=16, num_hidden_layers=6,
+                   sliding_window=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=64,
+                   num_kv_shared_layers=2, use_double_wide_mlp=True, final_logit_softcapping=4.0,
+                   layer_types=["sliding_attention", "full_attention"] * 3),
+    "gemma4-moe": case("Gemma4Text", causal="Gemma4ForCausalLM", head_dim=8, global_head_dim=16, num_hidden_layers=4,
+                       sliding_window=16, hidden_size_per_layer_input=0, num_kv_shared_layers=0, enable_moe_block=True,
+                       num_experts=4, top_k_experts=2, moe_intermediate_size=16, attention_k_eq_v=True,
+                       num_global_key_value_heads=1, layer_types=["sliding_attention", "full_attention"] * 2),
     "llama4": case("Llama4Text", causal="Llama4ForCausalLM", head_dim=16, num_hidden_layers=4, num_local_experts=4,
                    num_experts_per_tok=1, interleave_moe_layer_step=2, intermediate_size_mlp=48, intermediate_size=16,
                    attention_chunk_size=8192, use_qk_norm=True),

@@ -31,6 +31,10 @@ def no_vocabulary(self):
     self.gguf_writer.add_vocab_size(VOCABULARY)
 
 
+def subclasses(cls):
+    return [cls] + [below for sub in cls.__subclasses__() for below in subclasses(sub)]
+
+
 def tokens(count, seed):
     return [int(t) for t in np.random.default_rng(seed).integers(3, VOCABULARY, count)]
 
@@ -77,7 +81,8 @@ def convert(folder, out, after, kind=gguf.LlamaFileType.MOSTLY_F16):
     hparams = ModelBase.load_hparams(folder, False)
     hparams = {**hparams, **hparams.get("text_config", {})} if "architectures" not in hparams else hparams
     cls = get_model_class(hparams["architectures"][0])
-    cls.set_vocab = no_vocabulary
+    for model in subclasses(TextModel):
+        model.set_vocab = no_vocabulary
     if hasattr(cls, "no_mtp"):
         cls.no_mtp = True
     with torch.inference_mode():
