@@ -137,6 +137,10 @@ impl Backend for OverCpu<'_> {
         self.cpu.linear_grouped(weights, slots, x)
     }
 
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
+        self.cpu.blend(to, parts, factors)
+    }
+
     fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
         self.cpu.weigh(weights, x)
     }

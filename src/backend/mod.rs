@@ -166,6 +166,8 @@ pub(crate) enum Map {
     SoftCap(f32),
     /// `ln(1 + exp(x))`.
     Softplus,
+    /// `x` less its row's mean and so many standard deviations, where that is positive, else 0.
+    Sparse(f32),
 }
 
 /// `ln(1 + exp(x))`.
@@ -243,6 +245,8 @@ pub(crate) trait Backend {
     fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
     /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
     fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
+    /// Writes to `to` for each token the sum of its rows in `parts`, times `factors` `[tokens, parts]`, in their order.
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()>;
     /// Each row of `x` times its weight, in place.
     fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()>;
     /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the

@@ -5,14 +5,13 @@
 
 use super::Network;
 use super::layers::{
-    Block, Decoder, Dense, Experts, FeedForward, Linear, Mixer, PerLayer, PerLayerBlock, Router, Scoring, Sizes,
-    Turned,
+    Block, Decoder, Dense, Experts, FeedForward, KeptAttention, PerLayer, PerLayerBlock, Router, Scoring, Sizes,
 };
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use super::rope::Rope;
 use crate::Result;
-use crate::backend::{Act, Activation, Attention, LayerShape, Matrix, Norm, Pairing, Sees};
+use crate::backend::{Act, Activation, Matrix, Norm, Pairing};
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
@@ -52,90 +51,6 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
         per_layer,
         ..Decoder::load(loader, sizes, Norms::Rms, ropes, block)?
     }))
-}
-
-/// Attention with norms of queries, keys and values, or to an earlier layer's keys and values.
-struct KeptAttention {
-    spec: Attention,
-    rope: usize,
-    query: Linear,
-    query_norm: Norm,
-    /// Keys, values (where they are not the keys again) and their norms; an earlier layer's where there are none.
-    own: Option<(Linear, Option<Linear>, Norm, Norm)>,
-    /// The layer whose keys and values are attended to.
-    source: usize,
-    output: Linear,
-}
-
-impl KeptAttention {
-    fn load(loader: &Loader<'_>, layer: usize, sizes: Sizes) -> Result<Self> {
-        let (width, name) = (sizes.width, |name: &str| format!("blk.{layer}.{name}"));
-        let window = |layer| loader.window(layer, 6);
-        let sees = window(layer)?.map_or(Sees::Past, Sees::Last);
-        let key = if sees == Sees::Past { "attention.key_length" } else { "attention.key_length_swa" };
-        let dim = loader.size(key)?;
-        let count = loader.size_at("attention.head_count", layer)?;
-        let heads = loader.size_at("attention.head_count_kv", layer)?;
-        let shape = LayerShape { heads, key_dim: dim, value_dim: dim, sees };
-        // The last layers attend to what the last layer before them that sees as much has kept.
-        let first_shared = sizes.layers
-            - loader.count_at("attention.shared_kv_layers", layer)?.unwrap_or(0).min(sizes.layers);
-        let mut source = layer;
-        if layer >= first_shared {
-            for earlier in 0..first_shared {
-                if window(earlier)?.is_some() == window(layer)?.is_some() {
-                    source = earlier;
-                }
-            }
-        }
-        let own = if source == layer {
-            let value = Linear::optional(loader, &name("attn_v"), heads * dim, width)?;
-            let key = Linear::load(loader, &name("attn_k"), heads * dim, width)?;
-            let norm = Norms::Rms.load(loader, &name("attn_k_norm"), dim)?;
-            Some((key, value, norm, Norms::unit(loader, dim)?))
-        } else {
-            None
-        };
-        Ok(KeptAttention {
-            spec: Attention { heads: count, shape, scale: 1.0, ..Attention::default() },
-            rope: usize::from(sees != Sees::Past),
-            query: Linear::load(loader, &name("attn_q"), count * dim, width)?,
-            query_norm: Norms::Rms.load(loader, &name("attn_q_norm"), dim)?,
-            own,
-            source,
-            output: Linear::load(loader, &name("attn_output"), width, count * dim)?,
-        })
-    }
-}
-
-impl Mixer for KeptAttention {
-    fn shape(&self) -> LayerShape {
-        if self.own.is_some() { self.spec.shape } else { LayerShape::default() }
-    }
-
-    fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, turned: &Turned) -> Result<Act> {
-        let dim = self.spec.shape.key_dim;
-        let turn = |pass: &mut Pass<'_>, act: Act, norm: &Norm| {
-            pass.backend.norm_in_place(norm, act.split(dim))?;
-            turned.get(self.rope).map_or(Ok(()), |turns| pass.backend.rope(turns, dim, act))
-        };
-        let q = self.query.forward(pass, x)?;
-        turn(pass, q, &self.query_norm)?;
-        let heads = match &self.own {
-            Some((key, value, key_norm, value_norm)) => {
-                let k = key.forward(pass, x)?;
-                let v = match value {
-                    Some(value) => value.forward(pass, x)?,
-                    None => pass.backend.columns(&[(k, 0..k.width)])?,
-                };
-                turn(pass, k, key_norm)?;
-                pass.backend.norm_in_place(value_norm, v.split(dim))?;
-                pass.backend.attention(&self.spec, pass.cache, layer, pass.start, q, k, v)?
-            }
-            None => pass.backend.attend_again(&self.spec, pass.cache, self.source, pass.start, q)?,
-        };
-        self.output.forward(pass, heads)
-    }
 }
 
 /// A dense network and experts side by side, each between norms of its own.

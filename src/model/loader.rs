@@ -231,6 +231,14 @@ impl<'a> Loader<'a> {
         Ok(Matrix::new(ty, rows * experts, len, Rows { tensor, bytes: 0..bytes }))
     }
 
+    /// One of `count` matrices in the tensor `name` `[count, rows, len]`.
+    pub fn nth_matrix(&self, name: &str, count: usize, n: usize, rows: usize, len: usize) -> Result<Matrix> {
+        let tensor = self.tensor(name, &[len, rows, count])?;
+        let (ty, all) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
+        let bytes = all / count.max(1);
+        Ok(Matrix::new(ty, rows, len, Rows { tensor, bytes: n * bytes..(n + 1) * bytes }))
+    }
+
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
         let mut floats = vec![0.0; shape.iter().product()];

@@ -40,6 +40,7 @@ mod gemma4;
 mod mamba;
 mod jamba;
 mod nemotron_h;
+mod gemma3n;
 mod layers;
 mod llama;
 mod loader;
@@ -96,6 +97,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "mistral3", models: "Mistral 3, Ministral 3", load: mistral3::load },
     Architecture { name: "cohere2", models: "Command R7B, Command A", load: cohere2::load },
     Architecture { name: "exaone4", models: "EXAONE 4", load: exaone4::load },
+    Architecture { name: "gemma3n", models: "Gemma 3n", load: gemma3n::load },
     Architecture { name: "gemma2", models: "Gemma 2", load: gemma2::load },
     Architecture { name: "gemma", models: "Gemma", load: gemma::load },
     Architecture { name: "llama", models: "Llama 1-3, Mistral, Mixtral, TinyLlama, SmolLM 1-2", load: llama::load },

@@ -330,6 +330,10 @@ impl Backend for Cpu<'_> {
         self.multiply_by_expert(weights, slots, x)
     }
 
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
+        self.blend_rows(to, parts, factors)
+    }
+
     fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
         self.weigh_rows(weights, x)
     }

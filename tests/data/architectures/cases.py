@@ -7,7 +7,7 @@ SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
 
 def case(name, causal=None, **more):
     """A case by the names of transformers' classes; `SMALL` with `more` on top, `...` takes a value away."""
-    extra = {key: more.pop(key) for key in ("seed", "adjust", "edit", "after", "relabel", "set", "reference") if key in more}
+    extra = {key: more.pop(key) for key in ("seed", "adjust", "cache", "edit", "relabel", "set", "reference", "rename") if key in more}
     own = more.pop("own", False)
     settings = {**({} if own else SMALL), **more}
     settings = {key: value for key, value in settings.items() if value is not ...}
@@ -21,7 +21,7 @@ SECTIONS = dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0
                 mrope_interleaved=True)
 
 NEMOTRON_H = dict(head_dim=8, num_hidden_layers=..., mamba_num_heads=4, mamba_head_dim=16, ssm_state_size=16, n_groups=2,
-                  use_mamba_kernels=False)
+                  time_step_min=1e-30, use_mamba_kernels=False)
 
 CASES = {
     # ---- mixtures of experts
@@ -128,7 +128,7 @@ CASES = {
                       mamba_n_groups=1, mamba_rms_norm=False),
     "nemotron-h": case("NemotronH", **NEMOTRON_H,
                        layers_block_type=["linear_attention", "full_attention", "mlp", "linear_attention"],
-                       edit=lambda h: h.update(n_routed_experts=0)),
+                       edit=lambda h: (h.pop("num_experts_per_tok", None), h.update(hybrid_override_pattern="M*-M"))),
     "nemotron-h-moe": case("NemotronH", **NEMOTRON_H, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
                            n_routed_experts=8, num_experts_per_tok=3, routed_scaling_factor=1.5,
                            layers_block_type=["linear_attention", "moe", "full_attention", "moe"]),
@@ -149,7 +149,9 @@ CASES = {
                    attention_chunk_size=8192, use_qk_norm=True),
     "gemma3n": case("Gemma3nText", causal="Gemma3nForCausalLM", head_dim=16, num_hidden_layers=4,
                     hidden_size_per_layer_input=8, vocab_size_per_layer_input=64, num_kv_shared_layers=2,
-                    laurel_rank=8, intermediate_size=48, sliding_window=16,
+                    laurel_rank=8, sliding_window=16,
                     layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
-                    activation_sparsity_pattern=[0.95, 0.0, 0.0, 0.0]),
+                    activation_sparsity_pattern=[0.8, 0.0, 0.0, 0.0], intermediate_size=[48] * 4,
+                    cache=True,  # without one the last layers do not share keys and values
+                    rename=("per_layer_model.language_model_projection", "per_layer_model_projection")),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 LLAMA_CPP = Path(sys.argv[1])
@@ -63,9 +64,9 @@ def randomize(model, seed):
                 buffer.copy_((0.3 * torch.randn(buffer.shape, generator=generator)).half().float())
 
 
-def logits(model, ids):
+def logits(model, ids, cache):
     with torch.no_grad():
-        return model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+        return model(torch.tensor([ids]), use_cache=cache).logits[0].float().numpy()
 
 
 def divergence(expected, found):
@@ -77,9 +78,12 @@ def divergence(expected, found):
     return float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
-def convert(folder, out, after, kind=gguf.LlamaFileType.MOSTLY_F16):
+def convert(folder, out, case, kind=gguf.LlamaFileType.MOSTLY_F16):
     hparams = ModelBase.load_hparams(folder, False)
     hparams = {**hparams, **hparams.get("text_config", {})} if "architectures" not in hparams else hparams
+    if "edit" in case:
+        # Reading a configuration adds what it leaves out.
+        case["edit"](hparams)
     cls = get_model_class(hparams["architectures"][0])
     for model in subclasses(TextModel):
         model.set_vocab = no_vocabulary
@@ -87,8 +91,6 @@ def convert(folder, out, after, kind=gguf.LlamaFileType.MOSTLY_F16):
         cls.no_mtp = True
     with torch.inference_mode():
         writer = cls(folder, kind, out, hparams=hparams)
-        if after:
-            after(writer)
         writer.write()
 
 
@@ -121,7 +123,7 @@ def of_llama_cpp(folder, case):
     if not program:
         return {}
     file = Path(folder) / "f32.gguf"
-    convert(Path(folder), file, case.get("after"), gguf.LlamaFileType.ALL_F32)
+    convert(Path(folder), file, case, gguf.LlamaFileType.ALL_F32)
     if arch := case.get("relabel"):
         relabel(file, arch, case.get("set", {}))
     pairs = [x for key, ids in SEQUENCES.items() for x in (f"{folder}/{key}", ",".join(map(str, ids)))]
@@ -141,9 +143,13 @@ def make(name, case):
     if "adjust" in case:
         with torch.no_grad():
             case["adjust"](model)
-    found = {key: logits(model, ids) for key, ids in SEQUENCES.items()}
+    found = {key: logits(model, ids, case.get("cache", False)) for key, ids in SEQUENCES.items()}
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
+        if "rename" in case:
+            path = str(Path(folder) / "model.safetensors")
+            tensors = {name.replace(*case["rename"]): tensor for name, tensor in load_file(path).items()}
+            save_file(tensors, path, {"format": "pt"})
         if "edit" in case:
             path = Path(folder) / "config.json"
             hparams = json.loads(path.read_text())
@@ -153,7 +159,7 @@ def make(name, case):
         vocabulary = {"model": {"vocab": {str(i): i for i in range(VOCABULARY)}}, "added_tokens": []}
         (Path(folder) / "tokenizer.json").write_text(json.dumps(vocabulary))
         file = HERE / f"{name}.gguf"
-        convert(Path(folder), file, case.get("after"))
+        convert(Path(folder), file, case)
         if arch := case.get("relabel"):
             relabel(file, arch, case.get("set", {}))
         other = of_llama_cpp(folder, case)
