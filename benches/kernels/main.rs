@@ -24,7 +24,7 @@ mod limits;
 use std::time::{Duration, Instant};
 
 use gristmill_kernels::Output;
-use gristmill_kernels::activations::{Columns, Form, quantize};
+use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::product::{SCRATCH_LEN, form, multiply};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
@@ -202,16 +202,21 @@ impl Contender for Ours<'_> {
         let columns = if form == Form::Floats {
             Columns::floats(x, len)
         } else {
-            self.codes.resize(x.len(), 0);
-            self.scales.resize(x.len() / form.block_len(), 0.0);
-            self.sums.resize(form.sums_len(x.len()), 0);
-            let codes = self.codes.chunks_exact_mut(len);
-            let scales = self.scales.chunks_exact_mut(len / form.block_len());
-            let sums = self.sums.chunks_exact_mut(form.sums_len(len));
-            for (((x, codes), scales), sums) in x.chunks_exact(len).zip(codes).zip(scales).zip(sums) {
-                quantize(level, form, x, codes, scales, sums).unwrap();
+            let layout = Layout::new(form, len, x.len() / len).unwrap();
+            let [codes, scales, sums] = layout.total_lens();
+            self.codes.resize(codes, 0);
+            self.scales.resize(scales, 0.0);
+            self.sums.resize(sums, 0);
+            let [codes, scales, sums] = layout.lens();
+            let codes = self.codes.chunks_exact_mut(codes);
+            let scales = self.scales.chunks_exact_mut(scales);
+            let sums = self.sums.chunks_exact_mut(sums);
+            for (((x, codes), scales), sums) in
+                x.chunks(len * layout.together()).zip(codes).zip(scales).zip(sums)
+            {
+                quantize(level, layout, x, codes, scales, sums).unwrap();
             }
-            Columns::quantized(form, len, &self.codes, &self.scales, &self.sums)
+            Columns::quantized(layout, &self.codes, &self.scales, &self.sums)
         };
         let out = Output::new(out, rows).unwrap();
         multiply(level, ty, weights, columns.unwrap(), &mut self.scratch, out).unwrap();

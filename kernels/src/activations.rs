@@ -51,7 +51,63 @@ impl Form {
     }
 }
 
-/// Columns of activations, each `len` long, one behind the other.
+/// Columns from which on products unpack panels of weights ([`crate::product`]); their codes are interleaved.
+pub(crate) const PANEL_COLUMNS: usize = 12;
+/// Columns whose codes are interleaved.
+pub(crate) const INTERLEAVED: usize = 4;
+
+/// How columns of codes lie in memory.
+///
+/// Few columns lie one behind the other. Of many, each four are interleaved: four codes of each, block by block a scale
+/// of each, and so the sums; columns that are missing at the end are zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    form: Form,
+    len: usize,
+    count: usize,
+}
+
+impl Layout {
+    /// For `count` columns of `len` activations each.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where the form is [`Form::Floats`] or `len` is not a multiple of the form's block.
+    pub fn new(form: Form, len: usize, count: usize) -> Result<Self, Mismatch> {
+        let block = form.block_len();
+        if form == Form::Floats || len == 0 || !len.is_multiple_of(block) {
+            return Err(Mismatch { what: "activations of whole blocks", expected: block, found: len });
+        }
+        Ok(Layout { form, len, count })
+    }
+
+    /// Columns that are quantized together: 1 or 4.
+    pub fn together(&self) -> usize {
+        if self.count < PANEL_COLUMNS { 1 } else { INTERLEAVED }
+    }
+
+    /// Codes, scales and sums of columns that are quantized together.
+    pub fn lens(&self) -> [usize; 3] {
+        let len = self.together() * self.len;
+        [len, len / self.form.block_len(), self.form.sums_len(len)]
+    }
+
+    /// Codes, scales and sums of all columns.
+    pub fn total_lens(&self) -> [usize; 3] {
+        self.lens().map(|len| len.saturating_mul(self.count.div_ceil(self.together())))
+    }
+
+    fn check(&self, columns: usize, found: [usize; 3]) -> Result<(), Mismatch> {
+        let expected = self.lens().map(|len| len * columns.div_ceil(self.together()));
+        for ((what, expected), found) in ["codes", "scales", "sums"].into_iter().zip(expected).zip(found) {
+            if expected != found {
+                return Err(Mismatch { what, expected, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Columns of activations, each `len` long.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
     form: Form,
@@ -61,6 +117,31 @@ pub struct Columns<'a> {
     codes: &'a [i8],
     scales: &'a [f32],
     sums: &'a [i32],
+}
+
+/// Four interleaved columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Four<'a> {
+    /// `[len / 4][column][4]`
+    pub codes: &'a [[[i8; 4]; INTERLEAVED]],
+    /// `[len / block][column]`
+    pub scales: &'a [[f32; INTERLEAVED]],
+    /// As the form has them: `[len / 32][column]` integers, or `[len / 256][column]` of [`Sums`].
+    sums: &'a [i32],
+}
+
+impl<'a> Four<'a> {
+    /// The sums of each 32 codes.
+    #[inline(always)]
+    pub fn sums(&self) -> &'a [[i32; INTERLEAVED]] {
+        self.sums.as_chunks().0
+    }
+
+    /// The sums of each superblock.
+    #[inline(always)]
+    pub fn superblock_sums(&self) -> &'a [[Sums; INTERLEAVED]] {
+        bytemuck::cast_slice::<i32, Sums>(self.sums).as_chunks().0
+    }
 }
 
 impl<'a> Columns<'a> {
@@ -76,35 +157,18 @@ impl<'a> Columns<'a> {
         Ok(Columns { form: Form::Floats, len, count, floats, codes: &[], scales: &[], sums: &[] })
     }
 
-    /// Columns that [`quantize`] made, of `len` each: codes `[count, len]`, scales `[count, len / block]`, sums
-    /// `[count, form.sums_len(len)]`.
+    /// Columns that [`quantize`] made in `layout`.
     ///
     /// # Errors
-    /// [`Mismatch`] where the form is [`Form::Floats`], `len` is not a multiple of the form's block, or the slices
-    /// do not belong together.
+    /// [`Mismatch`] where the lengths are not the layout's [`Layout::total_lens`].
     pub fn quantized(
-        form: Form,
-        len: usize,
+        layout: Layout,
         codes: &'a [i8],
         scales: &'a [f32],
         sums: &'a [i32],
     ) -> Result<Self, Mismatch> {
-        let block = form.block_len();
-        if form == Form::Floats || len == 0 || !len.is_multiple_of(block) || !codes.len().is_multiple_of(len)
-        {
-            return Err(Mismatch {
-                what: "codes of whole columns of whole blocks",
-                expected: len,
-                found: codes.len(),
-            });
-        }
-        if scales.len() != codes.len() / block {
-            return Err(Mismatch { what: "scales", expected: codes.len() / block, found: scales.len() });
-        }
-        if sums.len() != form.sums_len(codes.len()) {
-            return Err(Mismatch { what: "sums", expected: form.sums_len(codes.len()), found: sums.len() });
-        }
-        let count = codes.len() / len;
+        layout.check(layout.count, [codes.len(), scales.len(), sums.len()])?;
+        let Layout { form, len, count } = layout;
         Ok(Columns { form, len, count, floats: &[], codes, scales, sums })
     }
 
@@ -130,57 +194,76 @@ impl<'a> Columns<'a> {
         &self.floats[c * self.len..][..self.len]
     }
 
-    /// The codes of column `c`, by 32.
+    /// The codes of column `c`, by 32; for few columns.
     #[inline(always)]
     pub(crate) fn codes(&self, c: usize) -> &'a [[i8; 32]] {
         self.codes[c * self.len..][..self.len].as_chunks().0
     }
 
-    /// The scales of column `c`, one for each block of the form.
+    /// The scales of column `c`, one for each block of the form; for few columns.
     #[inline(always)]
     pub(crate) fn scales(&self, c: usize) -> &'a [f32] {
         let blocks = self.len / self.form.block_len();
         &self.scales[c * blocks..][..blocks]
     }
 
-    /// The sums of the codes of column `c`, one for each 32 codes.
+    /// The sums of the codes of column `c`, one for each 32 codes; for few columns.
     #[inline(always)]
     pub(crate) fn sums(&self, c: usize) -> &'a [i32] {
         &self.sums[c * (self.len / 32)..][..self.len / 32]
     }
 
-    /// The sums of the codes of column `c`, for each superblock.
+    /// The sums of the codes of column `c`, for each superblock; for few columns.
     #[inline(always)]
     pub(crate) fn superblock_sums(&self, c: usize) -> &'a [Sums] {
         let len = self.form.sums_len(self.len);
         bytemuck::cast_slice(&self.sums[c * len..][..len])
     }
+
+    /// The `i`-th four columns, of many: `count` activations from `start` on, whole blocks.
+    #[inline(always)]
+    pub(crate) fn four(&self, i: usize, start: usize, count: usize) -> Four<'a> {
+        let first = INTERLEAVED * (i * self.len + start);
+        let count = INTERLEAVED * count;
+        let block = self.form.block_len();
+        let sums = (self.form.sums_len(first), self.form.sums_len(count));
+        Four {
+            codes: self.codes[first..][..count].as_chunks().0.as_chunks().0,
+            scales: self.scales[first / block..][..count / block].as_chunks().0,
+            sums: &self.sums[sums.0..][..sums.1],
+        }
+    }
 }
 
-/// Quantizes one column `x` to `form`: codes `[len]`, scales `[len / block]`, sums
-/// `[form.sums_len(len)]`.
+/// Quantizes columns that lie together ([`Layout::together`]) or what is left of them at the end: `x` holds them one
+/// behind the other; codes, scales and sums are of the layout's [`Layout::lens`].
 ///
 /// # Errors
-/// [`Mismatch`] where the lengths do not belong together or `form` is [`Form::Floats`].
+/// [`Mismatch`] where the lengths do not belong together.
 pub fn quantize(
     level: Level,
-    form: Form,
+    layout: Layout,
     x: &[f32],
     codes: &mut [i8],
     scales: &mut [f32],
     sums: &mut [i32],
 ) -> Result<(), Mismatch> {
-    let len = x.len();
-    Columns::quantized(form, len, codes, scales, sums)?;
-    if codes.len() != len {
-        return Err(Mismatch { what: "codes", expected: len, found: codes.len() });
+    let columns = x.len() / layout.len;
+    if columns == 0 || columns > layout.together() || !x.len().is_multiple_of(layout.len) {
+        return Err(Mismatch { what: "activations of whole columns", expected: layout.len, found: x.len() });
     }
-    level.run(Quantize { form, x, codes, scales, sums });
+    layout.check(columns, [codes.len(), scales.len(), sums.len()])?;
+    if columns < layout.together() {
+        codes.fill(0);
+        scales.fill(0.0);
+        sums.fill(0);
+    }
+    level.run(Quantize { layout, x, codes, scales, sums });
     Ok(())
 }
 
 struct Quantize<'a> {
-    form: Form,
+    layout: Layout,
     x: &'a [f32],
     codes: &'a mut [i8],
     scales: &'a mut [f32],
@@ -192,32 +275,46 @@ impl Task for Quantize<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let block = self.form.block_len();
-        let blocks = self.x.chunks_exact(block).zip(self.codes.chunks_exact_mut(block));
-        for (i, (x, codes)) in blocks.enumerate() {
-            let x = x.as_chunks::<8>().0.as_chunks::<4>().0;
-            let mut largest = isa.splat(0.0);
-            for x in x.as_flattened() {
-                largest = isa.max_magnitudes(largest, isa.floats(x));
-            }
-            let largest = isa.max_magnitude(largest);
-            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-            self.scales[i] = largest / 127.0;
-            let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8] };
-            for (part, (x, codes)) in x.iter().zip(codes.as_chunks_mut::<32>().0).enumerate() {
-                let rounded = code_floats(isa, x, inverse);
-                isa.store_signed_bytes(isa.to_codes(rounded), codes);
-                let even = isa.sum(isa.add(rounded[0], rounded[1])) as i16;
-                let odd = isa.sum(isa.add(rounded[2], rounded[3])) as i16;
-                if self.form == Form::Scaled {
-                    self.sums[i] = i32::from(even) + i32::from(odd);
-                } else {
-                    of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
-                    of_superblock.of_32[part] = even + odd;
+        let Layout { form, len, .. } = self.layout;
+        let together = self.layout.together();
+        let block = form.block_len();
+        for (column, x) in self.x.chunks_exact(len).enumerate() {
+            for (i, x) in x.chunks_exact(block).enumerate() {
+                let x = x.as_chunks::<8>().0.as_chunks::<4>().0;
+                let mut largest = isa.splat(0.0);
+                for x in x.as_flattened() {
+                    largest = isa.max_magnitudes(largest, isa.floats(x));
                 }
-            }
-            if self.form == Form::Superblocks {
-                bytemuck::cast_slice_mut::<i32, Sums>(self.sums)[i] = of_superblock;
+                let largest = isa.max_magnitude(largest);
+                let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+                self.scales[i * together + column] = largest / 127.0;
+                let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8] };
+                for (part, x) in x.iter().enumerate() {
+                    let rounded = code_floats(isa, x, inverse);
+                    let mut codes = [0; 32];
+                    isa.store_signed_bytes(isa.to_codes(rounded), &mut codes);
+                    let at = i * block + 32 * part;
+                    if together == 1 {
+                        self.codes[at..][..32].copy_from_slice(&codes);
+                    } else {
+                        let places =
+                            self.codes.as_chunks_mut::<4>().0[at / 4 * together..].chunks_exact_mut(together);
+                        for (place, quad) in places.zip(codes.as_chunks().0) {
+                            place[column] = *quad;
+                        }
+                    }
+                    let even = isa.sum(isa.add(rounded[0], rounded[1])) as i16;
+                    let odd = isa.sum(isa.add(rounded[2], rounded[3])) as i16;
+                    if form == Form::Scaled {
+                        self.sums[i * together + column] = i32::from(even) + i32::from(odd);
+                    } else {
+                        of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
+                        of_superblock.of_32[part] = even + odd;
+                    }
+                }
+                if form == Form::Superblocks {
+                    bytemuck::cast_slice_mut::<i32, Sums>(self.sums)[i * together + column] = of_superblock;
+                }
             }
         }
     }

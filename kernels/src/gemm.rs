@@ -19,7 +19,7 @@
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
 
-use crate::activations::Columns;
+use crate::activations::{Columns, Four, INTERLEAVED};
 use crate::dispatch::Task;
 use crate::gemv::SPAN;
 use crate::output::Output;
@@ -81,212 +81,263 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
         if I::DOTS && STEPS < 4 {
             return;
         }
-        let mut column = 0;
-        while column < self.x.count() {
-            column += match self.x.count() - column {
-                8.. if I::COLUMNS == 8 => self.tile::<I, 8>(isa, column),
-                4.. => self.tile::<I, 4>(isa, column),
-                2.. => self.tile::<I, 2>(isa, column),
-                _ => self.tile::<I, 1>(isa, column),
+        let fours = self.x.count().div_ceil(INTERLEAVED);
+        let mut four = 0;
+        while four < fours {
+            four += if I::COLUMNS == 8 && fours - four >= 2 {
+                self.tile::<I, 2>(isa, four)
+            } else {
+                self.tile::<I, 1>(isa, four)
             };
         }
     }
 }
 
+/// A register for each of `F` times four columns.
+type Tile<T, const F: usize> = [[T; INTERLEAVED]; F];
+
 impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
-    /// Multiplies with `C` columns from `column` on; gives `C`.
+    /// Multiplies with `F` times four columns, from the four `four` on; gives `F`.
     #[inline(always)]
-    fn tile<I: Isa, const C: usize>(&mut self, isa: I, column: usize) -> usize {
+    fn tile<I: Isa, const F: usize>(&mut self, isa: I, four: usize) -> usize {
         let Place { row, rows, start } = self.place;
-        let mut tile = [[0.0; ROWS]; C];
+        let (first, count) = (INTERLEAVED * four, self.x.count());
+        let x: [_; F] = core::array::from_fn(|f| self.x.four(four + f, start, self.panel.len));
+        let mut acc = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
         if start != 0 {
-            for (c, tile) in tile.iter_mut().enumerate() {
-                tile[..rows].copy_from_slice(&self.out.column(column + c)[row..][..rows]);
+            for (column, acc) in (first..count).zip(acc.as_flattened_mut()) {
+                let from = &self.out.column(column)[row..][..rows];
+                *acc = match from.first_chunk() {
+                    Some(all) => isa.row_floats(all),
+                    None => {
+                        let mut sums = [0.0; ROWS];
+                        sums[..rows].copy_from_slice(from);
+                        isa.row_floats(&sums)
+                    }
+                };
             }
         }
-        let mut acc = tile.each_ref().map(|tile| isa.row_floats(tile));
         if self.panel.kind.superblocks {
-            self.superblocks(isa, column, &mut acc);
+            self.superblocks(isa, &x, &mut acc);
         } else {
-            self.scaled(isa, column, &mut acc);
+            self.scaled(isa, &x, &mut acc);
         }
-        for (c, (tile, &acc)) in tile.iter_mut().zip(&acc).enumerate() {
-            isa.store_row_floats(acc, tile);
-            self.out.column(column + c)[row..][..rows].copy_from_slice(&tile[..rows]);
+        for (column, &acc) in (first..count).zip(acc.as_flattened()) {
+            let to = &mut self.out.column(column)[row..][..rows];
+            if let Some(all) = to.first_chunk_mut() {
+                isa.store_row_floats(acc, all);
+            } else {
+                let mut sums = [0.0; ROWS];
+                isa.store_row_floats(acc, &mut sums);
+                to.copy_from_slice(&sums[..rows]);
+            }
         }
-        C
+        F
     }
 
     /// Adds the span's superblocks to `acc`.
     #[inline(always)]
-    fn superblocks<I: Isa, const C: usize>(&self, isa: I, column: usize, acc: &mut [I::RowFloats; C]) {
+    fn superblocks<I: Isa, const F: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        acc: &mut Tile<I::RowFloats, F>,
+    ) {
         let Panel { kind, len, .. } = *self.panel;
-        let first = self.place.start / 256;
-        let codes = self.codes::<C>(column);
-        let sums: [_; C] = core::array::from_fn(|c| &self.x.superblock_sums(column + c)[first..]);
-        let scales: [_; C] = core::array::from_fn(|c| &self.x.scales(column + c)[first..]);
-        let wide_codes = if STEPS == 0 { Some(widened::<I, C>(isa, &codes)) } else { None };
+        let groups = 256 / kind.group;
+        let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
+        if STEPS == 0 {
+            widen(isa, x, &mut wide);
+        }
         for block in 0..len / 256 {
-            let mut dots = [isa.splat_rows(0); C];
-            if let Some(wide_codes) = &wide_codes {
-                self.wide_products(isa, wide_codes, 128 * block..128 * (block + 1), &mut dots);
+            let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
+            if STEPS == 0 {
+                for part in 8 * block..8 * (block + 1) {
+                    self.wide_products(isa, &wide, part, &mut dots);
+                }
             } else {
-                for chunk in 64 / STEPS * block..64 / STEPS * (block + 1) {
-                    let sums = self.products::<I, C>(isa, &codes, chunk);
-                    let scales = &self.panel.group_scales[chunk * STEPS * 4 / kind.group];
-                    for c in 0..C {
-                        dots[c] = isa.add_rows(dots[c], isa.scale_sums(sums[c], scales));
+                let chunks = 64 / STEPS / groups;
+                let group_scales = &self.panel.group_scales[groups * block..][..groups];
+                for (group, scales) in (groups * block..).zip(group_scales) {
+                    for chunk in chunks * group..chunks * (group + 1) {
+                        let sums = self.products::<I, F>(isa, x, chunk);
+                        for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                            *dots = isa.add_rows(*dots, isa.scale_sums(sums, scales));
+                        }
                     }
                 }
             }
-            let mut mins = [isa.splat_rows(0); C];
+            let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
             if kind.has_group_mins() {
-                let pairs = 128 / kind.group;
-                let group_mins = &self.panel.group_mins[pairs * block..][..pairs];
-                for c in 0..C {
-                    let sums = &sums[c][block];
-                    let sums =
-                        if kind.group == 16 { sums.of_16.as_chunks().0 } else { sums.of_32.as_chunks().0 };
-                    for (&pair, group_mins) in sums.iter().zip(group_mins) {
-                        mins[c] = isa.add_pairs(mins[c], group_mins, pair);
-                    }
-                }
+                mins = match kind.group {
+                    16 => self.group_mins::<I, F, 8>(isa, x, block),
+                    _ => self.group_mins::<I, F, 4>(isa, x, block),
+                };
             }
             let row_scales = isa.row_floats(&self.panel.scales[block]);
-            for c in 0..C {
-                let dx = isa.splat_row_floats(scales[c][block]);
-                if kind.offset != 0 {
-                    dots[c] = isa.sub_rows(dots[c], mins[c]);
-                }
-                let dot = isa.row_ints_to_floats(dots[c]);
-                acc[c] = isa.fma_row_floats(dot, isa.mul_row_floats(row_scales, dx), acc[c]);
-                if kind.mins {
-                    let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
-                    let scale = isa.mul_row_floats(scale, isa.splat_row_floats(-1.0));
-                    acc[c] = isa.fma_row_floats(isa.row_ints_to_floats(mins[c]), scale, acc[c]);
+            for f in 0..F {
+                let scales = &x[f].scales[block];
+                for c in 0..INTERLEAVED {
+                    let dx = isa.splat_row_floats(scales[c]);
+                    let (mut dot, acc) = (dots[f][c], &mut acc[f][c]);
+                    if kind.offset != 0 {
+                        dot = isa.sub_rows(dot, mins[f][c]);
+                    }
+                    let scale = isa.mul_row_floats(row_scales, dx);
+                    *acc = isa.fma_row_floats(isa.row_ints_to_floats(dot), scale, *acc);
+                    if kind.mins {
+                        let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
+                        *acc = isa.fma_row_floats(isa.row_ints_to_floats(mins[f][c]), scale, *acc);
+                    }
                 }
             }
         }
+    }
+
+    /// The products of a superblock's `PAIRS` pairs of group minimums with the activations' sums.
+    #[inline(always)]
+    fn group_mins<I: Isa, const F: usize, const PAIRS: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        block: usize,
+    ) -> Tile<I::RowInts, F> {
+        let group_mins = &self.panel.group_mins.as_chunks::<PAIRS>().0[block];
+        let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
+        for f in 0..F {
+            let sums = &x[f].superblock_sums()[block];
+            for c in 0..INTERLEAVED {
+                let (of_16, of_32) = (sums[c].of_16.as_chunks::<2>().0, sums[c].of_32.as_chunks::<2>().0);
+                for pair in 0..PAIRS {
+                    let sums = if PAIRS == 8 { of_16[pair] } else { of_32[pair] };
+                    mins[f][c] = isa.add_pairs(mins[f][c], &group_mins[pair], sums);
+                }
+            }
+        }
+        mins
     }
 
     /// Adds the span's parts to `total`.
     #[inline(always)]
-    fn scaled<I: Isa, const C: usize>(&self, isa: I, column: usize, total: &mut [I::RowFloats; C]) {
+    fn scaled<I: Isa, const F: usize>(&self, isa: I, x: &[Four<'_>; F], total: &mut Tile<I::RowFloats, F>) {
         let Panel { kind, len, .. } = *self.panel;
-        let first = self.place.start / 32;
-        let count = len / 32;
-        let codes = self.codes::<C>(column);
-        let scales: [_; C] = core::array::from_fn(|c| &self.x.scales(column + c)[first..][..count]);
-        let mut sums = [[0; SPAN / 32]; C];
-        let mut offsets = [[0; SPAN / 32]; C];
-        for c in 0..C {
-            sums[c][..count].copy_from_slice(&self.x.sums(column + c)[first..][..count]);
-            offsets[c] = sums[c].map(|sum| sum.wrapping_mul(kind.offset));
+        let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
+        if STEPS == 0 {
+            widen(isa, x, &mut wide);
         }
-        let wide_codes = if STEPS == 0 { Some(widened::<I, C>(isa, &codes)) } else { None };
         // A tile for each of a span's eight accumulators; they live in the first-level cache.
-        let mut parts = [[isa.splat_row_floats(0.0); C]; 8];
-        for part in 0..count {
-            let mut dots = [isa.splat_rows(0); C];
-            if let Some(wide_codes) = &wide_codes {
-                self.wide_products(isa, wide_codes, 16 * part..16 * (part + 1), &mut dots);
-            } else if STEPS == 8 {
-                dots = self.products::<I, C>(isa, &codes, part).map(|sums| isa.widen_sums(sums));
+        let mut parts = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; 8];
+        for part in 0..len / 32 {
+            // Nothing that may fail stands between the products and their use: the compiler would move the use, and
+            // load all that it needs long before.
+            let row_scales = isa.row_floats(&self.panel.scales[part]);
+            let dx: [_; F] = core::array::from_fn(|f| &x[f].scales[part]);
+            let sums: [_; F] = core::array::from_fn(|f| &x[f].sums()[part]);
+            let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
+            if STEPS == 0 {
+                self.wide_products(isa, &wide, part, &mut dots);
             } else {
                 for chunk in 8 / STEPS * part..8 / STEPS * (part + 1) {
-                    let sums = self.products::<I, C>(isa, &codes, chunk);
-                    for c in 0..C {
-                        dots[c] = isa.add_rows(dots[c], isa.widen_sums(sums[c]));
+                    let sums = self.products::<I, F>(isa, x, chunk);
+                    for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                        *dots = isa.add_rows(*dots, isa.widen_sums(sums));
                     }
                 }
             }
-            let row_scales = isa.row_floats(&self.panel.scales[part]);
             let acc = &mut parts[part % 8];
-            for c in 0..C {
-                let dx = scales[c][part];
-                if kind.offset != 0 {
-                    dots[c] = isa.sub_rows(dots[c], isa.splat_rows(offsets[c][part]));
+            for f in 0..F {
+                for c in 0..INTERLEAVED {
+                    let offset = isa.splat_rows(sums[f][c].wrapping_mul(kind.offset));
+                    let dot = isa.row_ints_to_floats(isa.sub_rows(dots[f][c], offset));
+                    let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
+                    acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
                 }
-                let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx));
-                acc[c] = isa.fma_row_floats(isa.row_ints_to_floats(dots[c]), scale, acc[c]);
-                if kind.mins {
-                    let mins = isa.row_floats(&self.panel.mins[part]);
-                    let sum = isa.splat_row_floats(dx * sums[c][part] as f32);
-                    acc[c] = isa.fma_row_floats(mins, sum, acc[c]);
+            }
+            if kind.mins {
+                let mins = isa.row_floats(&self.panel.mins[part]);
+                for f in 0..F {
+                    for c in 0..INTERLEAVED {
+                        let sum = isa.splat_row_floats(dx[f][c] * sums[f][c] as f32);
+                        acc[f][c] = isa.fma_row_floats(mins, sum, acc[f][c]);
+                    }
                 }
             }
         }
-        for c in 0..C {
-            let add = |a: usize, b: usize| isa.add_row_floats(parts[a][c], parts[b][c]);
-            let even = isa.add_row_floats(add(0, 4), add(2, 6));
-            let odd = isa.add_row_floats(add(1, 5), add(3, 7));
-            total[c] = isa.add_row_floats(total[c], isa.add_row_floats(even, odd));
+        for f in 0..F {
+            for c in 0..INTERLEAVED {
+                for (a, b) in [(0, 4), (2, 6), (1, 5), (3, 7), (0, 2), (1, 3), (0, 1)] {
+                    parts[a][f][c] = isa.add_row_floats(parts[a][f][c], parts[b][f][c]);
+                }
+                total[f][c] = isa.add_row_floats(total[f][c], parts[0][f][c]);
+            }
         }
     }
 
-    /// The codes of the span of `C` columns.
+    /// The microkernel: `STEPS` times four weights of sixteen rows times `F` times four columns, the `chunk`-th of the
+    /// span.
     #[inline(always)]
-    fn codes<const C: usize>(&self, column: usize) -> [&[[i8; 32]]; C] {
-        let (first, count) = (self.place.start / 32, self.panel.len / 32);
-        core::array::from_fn(|c| &self.x.codes(column + c)[first..][..count])
-    }
-
-    /// The microkernel: `STEPS` times four weights of sixteen rows times `C` columns, the `chunk`-th of the span.
-    #[inline(always)]
-    fn products<I: Isa, const C: usize>(
+    fn products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &[&[[i8; 32]]; C],
+        x: &[Four<'_>; F],
         chunk: usize,
-    ) -> [I::RowSums; C] {
-        let mut sums = [isa.no_sums(); C];
+    ) -> Tile<I::RowSums, F> {
+        let mut sums = [[isa.no_sums(); INTERLEAVED]; F];
         let w = &self.panel.codes.as_chunks::<STEPS>().0[chunk];
-        let x: [_; C] =
-            core::array::from_fn(|c| &x[c].as_flattened().as_chunks::<4>().0.as_chunks::<STEPS>().0[chunk]);
+        let x: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<STEPS>().0[chunk]);
         for step in 0..STEPS {
             let w = isa.row_codes(&w[step]);
-            for c in 0..C {
-                sums[c] = isa.add_products(sums[c], w, x[c][step]);
+            for f in 0..F {
+                for c in 0..INTERLEAVED {
+                    sums[f][c] = isa.add_products(sums[f][c], w, x[f][step][c]);
+                }
             }
         }
         sums
     }
 
-    /// Adds the products of wide codes, those of the pairs `pairs` of the span.
+    /// Adds the products of wide codes, those of part `part` of the span.
     #[inline(always)]
-    fn wide_products<I: Isa, const C: usize>(
+    fn wide_products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &[[[i16; 2]; SPAN / 2]; C],
-        pairs: core::ops::Range<usize>,
-        dots: &mut [I::RowInts; C],
+        x: &[Wide; F],
+        part: usize,
+        dots: &mut Tile<I::RowInts, F>,
     ) {
         let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
-        for pair in pairs {
-            let w = &codes[pair];
-            for c in 0..C {
-                dots[c] = isa.add_pairs(dots[c], w, x[c][pair]);
+        let w = &codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
+        let x: [_; F] = core::array::from_fn(|f| &x[f].as_chunks::<8>().0[part]);
+        for quad in 0..8 {
+            for pair in 0..2 {
+                for f in 0..F {
+                    for c in 0..INTERLEAVED {
+                        dots[f][c] = isa.add_pairs(dots[f][c], &w[quad][pair], x[f][quad][c][pair]);
+                    }
+                }
             }
         }
     }
 }
 
+/// Codes of four columns in 16 bits: `[weights / 4][column][4]`.
+type Wide = [[[[i16; 2]; 2]; INTERLEAVED]; SPAN / 4];
+
 /// Activations' codes in 16 bits.
 #[inline(always)]
-fn widened<I: Isa, const C: usize>(isa: I, codes: &[&[[i8; 32]]; C]) -> [[[i16; 2]; SPAN / 2]; C] {
-    let mut wide = [[[0; 2]; SPAN / 2]; C];
-    for (wide, codes) in wide.iter_mut().zip(codes) {
-        let halves = bytemuck::cast_slice_mut::<_, [u8; 32]>(wide.as_mut_slice()).as_chunks_mut::<2>().0;
-        for (halves, codes) in halves.iter_mut().zip(*codes) {
+fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]) {
+    for (x, wide) in x.iter().zip(wide) {
+        let codes: &[[i8; 32]] = bytemuck::cast_slice(x.codes.as_chunks::<2>().0);
+        let halves: &mut [[[u8; 32]; 2]] = bytemuck::cast_slice_mut(wide.as_mut_slice());
+        for (codes, halves) in codes.iter().zip(halves) {
             let [low, high] = isa.sixteens(isa.signed_bytes(codes));
             isa.store_bytes(low, &mut halves[0]);
             isa.store_bytes(high, &mut halves[1]);
         }
     }
-    wide
 }
 
-/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded`, with all columns.
+/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 16, with all columns.
 pub(crate) fn multiply_floats(
     level: Level,
     panel: &[f32],
@@ -315,7 +366,7 @@ impl Task for MultiplyFloats<'_, '_> {
         let mut column = 0;
         while column < self.x.count() {
             column += match self.x.count() - column {
-                4.. => self.columns::<I, 4>(isa, column),
+                4.. if I::COLUMNS == 8 => self.columns::<I, 4>(isa, column),
                 2.. => self.columns::<I, 2>(isa, column),
                 _ => self.columns::<I, 1>(isa, column),
             };
@@ -330,14 +381,14 @@ impl MultiplyFloats<'_, '_> {
         let Place { start, rows, .. } = self.place;
         let x: [_; C] = core::array::from_fn(|c| {
             let x = &self.x.float_column(column + c)[start..];
-            &x[..x.len().min(SPAN)]
+            x[..x.len().min(SPAN)].as_chunks::<16>()
         });
         // The end of a column, padded.
-        let mut last = [[0.0; 32]; C];
-        for (last, x) in last.iter_mut().zip(&x) {
-            let left = x.as_chunks::<32>().1;
+        let mut last = [[0.0; 16]; C];
+        for (last, (_, left)) in last.iter_mut().zip(&x) {
             last[..left.len()].copy_from_slice(left);
         }
+        let x = x.map(|(whole, _)| whole);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
@@ -349,54 +400,62 @@ impl MultiplyFloats<'_, '_> {
         C
     }
 
-    /// `R` rows times `C` columns: one of the four registers of a row's accumulators at a time, so that all fit; gives
-    /// `R`.
+    /// `R` rows times `C` columns; gives `R`.
     #[inline(always)]
     fn tile<I: Isa, const R: usize, const C: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-        x: &[&[f32]; C],
-        last: &[[f32; 32]; C],
+        x: &[&[[f32; 16]]; C],
+        last: &[[f32; 16]; C],
     ) -> usize {
-        let whole = x[0].len() / 32;
-        let x: [_; C] = core::array::from_fn(|c| &x[c].as_chunks::<32>().0[..whole]);
+        let whole = x[0].len();
+        let x: [_; C] = core::array::from_fn(|c| &x[c][..whole]);
         let w: [_; R] = core::array::from_fn(|r| {
-            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
+            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<16>().0
         });
-        let mut sums = [[[isa.splat(0.0); C]; R]; 4];
-        for (vector, sums) in sums.iter_mut().enumerate() {
-            let mut acc = *sums;
-            let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
-            for chunk in 0..whole {
-                let x: [_; C] = core::array::from_fn(|c| isa.floats(&x[c][chunk].as_chunks::<8>().0[vector]));
-                for r in 0..R {
-                    let w = isa.floats(&whole_w[r][chunk].as_chunks::<8>().0[vector]);
-                    for c in 0..C {
-                        acc[r][c] = isa.fma(w, x[c], acc[r][c]);
-                    }
-                }
-            }
-            if w[0].len() > whole {
-                for r in 0..R {
-                    let w = isa.floats(&w[r][whole].as_chunks::<8>().0[vector]);
-                    for c in 0..C {
-                        acc[r][c] = isa.fma(w, isa.floats(&last[c].as_chunks::<8>().0[vector]), acc[r][c]);
-                    }
-                }
-            }
-            *sums = acc;
+        let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
+        let mut acc = [[[isa.splat(0.0); 2]; C]; R];
+        for i in 0..whole {
+            let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i]);
+            let x: [_; C] = core::array::from_fn(|c| &x[c][i]);
+            add_sixteens(isa, &w, &x, &mut acc);
         }
-        let [a, b, d, e] = sums;
+        if w[0].len() > whole {
+            let w: [_; R] = core::array::from_fn(|r| &w[r][whole]);
+            add_sixteens(isa, &w, &last.each_ref(), &mut acc);
+        }
         let (start, first) = (self.place.start, self.place.row);
         for r in 0..R {
             for c in 0..C {
-                let sum = isa.sum(isa.add(isa.add(a[r][c], d[r][c]), isa.add(b[r][c], e[r][c])));
+                let sum = isa.sum(isa.add(acc[r][c][0], acc[r][c][1]));
                 let out = &mut self.out.column(column + c)[first + row + r];
                 *out = if start == 0 { 0.0 + sum } else { *out + sum };
             }
         }
         R
+    }
+}
+
+/// Adds the products of sixteen floats of `R` rows and `C` columns.
+#[inline(always)]
+fn add_sixteens<I: Isa, const R: usize, const C: usize>(
+    isa: I,
+    w: &[&[f32; 16]; R],
+    x: &[&[f32; 16]; C],
+    acc: &mut [[[I::Floats; 2]; C]; R],
+) {
+    for half in 0..2 {
+        let mut columns = [isa.splat(0.0); C];
+        for c in 0..C {
+            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[half]);
+        }
+        for r in 0..R {
+            let w = isa.floats(&w[r].as_chunks::<8>().0[half]);
+            for c in 0..C {
+                acc[r][c][half] = isa.fma(w, columns[c], acc[r][c][half]);
+            }
+        }
     }
 }

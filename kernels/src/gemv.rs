@@ -9,8 +9,8 @@
 //!   `k` (32 weights) goes to accumulator `k mod 8` as a fused multiply-add of its integer sum, then of its minimum; one
 //!   tree ([`Isa::sum`]) at the end.
 //! - **Plain**: the sum, in order and from zero, of spans of [`SPAN`] weights, made floats and padded with zeros to a
-//!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
-//!   `(0+2) + (1+3)`, then by [`Isa::sum`].
+//!   multiple of 16. Weight `k` of a span goes to accumulator `k mod 16`; the two registers of eight are added, then
+//!   their lanes by [`Isa::sum`].
 #![forbid(unsafe_code)]
 
 use crate::activations::Columns;
@@ -60,20 +60,14 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 }
             }
             for c in 0..C {
-                let of_16 = &sums[c][start + i].of_16;
-                let times = |groups| {
-                    let groups = match groups {
-                        Groups::Of16(groups) => isa.widen(&groups),
-                        Groups::Of32(groups) => isa.widen_twice(&groups),
-                    };
-                    isa.add_dot_shorts(isa.zero_ints(), isa.shorts(of_16), groups)
-                };
+                let of_16 = isa.shorts(&sums[c][start + i].of_16);
                 if B::OFFSET != 0 {
-                    let offsets = times_offset(isa, times(group_scales), i32::from(B::OFFSET));
-                    dot[c] = isa.sub_ints(dot[c], offsets);
+                    let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
+                    dot[c] = isa.sub_ints(dot[c], times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }
                 if B::MINS {
-                    mins[c][i] = times(block.group_mins());
+                    let group_mins = of_each_16(isa, block.group_mins());
+                    mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                 }
                 dots[c][i] = dot[c];
             }
@@ -190,38 +184,51 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
     let mut total = [0.0; C];
     for (start, blocks) in (0..).step_by(SPAN).zip(row.chunks(SPAN / B::LEN)) {
-        let mut acc = [[isa.splat(0.0); 4]; C];
-        for (part, blocks) in (start..).step_by(AT_A_TIME).zip(blocks.chunks(AT_A_TIME / B::LEN)) {
+        let mut acc = [[isa.splat(0.0); 2]; C];
+        for (start, blocks) in (start..).step_by(AT_A_TIME).zip(blocks.chunks(AT_A_TIME / B::LEN)) {
             prefetch(isa, &blocks[0], size_of_val(blocks));
             let len = blocks.len() * B::LEN;
-            let (weights, padding) = floats.split_at_mut(len);
-            B::unpack(isa, blocks, weights);
-            padding.fill(0.0);
-            let whole = len / 32;
-            for (i, w) in floats.as_chunks::<32>().0.iter().enumerate().take(len.div_ceil(32)) {
-                for c in 0..C {
-                    let mut last = [0.0; 32];
-                    let x = match columns[c][part + 32 * i..].first_chunk::<32>() {
-                        Some(x) if i < whole => x,
-                        _ => {
-                            let left = &columns[c][part + 32 * i..];
-                            last[..left.len()].copy_from_slice(left);
-                            &last
-                        }
-                    };
-                    for v in 0..4 {
-                        let (w, x) = (&w.as_chunks::<8>().0[v], &x.as_chunks::<8>().0[v]);
-                        acc[c][v] = isa.fma(isa.floats(w), isa.floats(x), acc[c][v]);
-                    }
+            B::unpack(isa, blocks, &mut floats[..len]);
+            let (whole, left) = floats[..len].as_chunks::<16>();
+            for c in 0..C {
+                let (x, x_left) = columns[c][start..][..len].as_chunks::<16>();
+                let mut sums = acc[c];
+                for i in 0..whole.len().min(x.len()) {
+                    sums = add_sixteen(isa, sums, &whole[i], &x[i]);
                 }
+                if !left.is_empty() {
+                    let [mut w, mut x] = [[0.0; 16]; 2];
+                    w[..left.len()].copy_from_slice(left);
+                    x[..left.len()].copy_from_slice(x_left);
+                    sums = add_sixteen(isa, sums, &w, &x);
+                }
+                acc[c] = sums;
             }
         }
         for c in 0..C {
-            let [a, b, d, e] = acc[c];
-            total[c] += isa.sum(isa.add(isa.add(a, d), isa.add(b, e)));
+            total[c] += isa.sum(isa.add(acc[c][0], acc[c][1]));
         }
     }
     total
+}
+
+/// Adds the products of sixteen floats.
+#[inline(always)]
+fn add_sixteen<I: Isa>(isa: I, to: [I::Floats; 2], w: &[f32; 16], x: &[f32; 16]) -> [I::Floats; 2] {
+    let (w, x) = (w.as_chunks::<8>().0, x.as_chunks::<8>().0);
+    [
+        isa.fma(isa.floats(&w[0]), isa.floats(&x[0]), to[0]),
+        isa.fma(isa.floats(&w[1]), isa.floats(&x[1]), to[1]),
+    ]
+}
+
+/// The groups' integers, one for each 16 weights.
+#[inline(always)]
+fn of_each_16<I: Isa>(isa: I, groups: Groups) -> I::Shorts {
+    match groups {
+        Groups::Of16(groups) => isa.widen(&groups),
+        Groups::Of32(groups) => isa.widen_twice(&groups),
+    }
 }
 
 /// Products of codes of a format and of activations, added up in lanes of 32 bits.

@@ -1,7 +1,7 @@
 //! The product of a matrix of weights, in any format, and columns of activations.
 #![forbid(unsafe_code)]
 
-use crate::activations::{Columns, Form};
+use crate::activations::{Columns, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
 use crate::gemm::Place;
 use crate::gemv::SPAN;
@@ -13,9 +13,6 @@ use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
 pub const PANEL_ROWS: usize = ROWS;
-
-/// Columns from which on a panel is worth unpacking; fewer are multiplied with rows where they lie.
-const PANEL_COLUMNS: usize = 12;
 
 pub use crate::tile::SCRATCH_LEN;
 
@@ -140,7 +137,7 @@ impl Product<'_, '_> {
             for first in (0..row_blocks).step_by(span) {
                 let count = span.min(row_blocks - first);
                 let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-                let padded = (count * B::LEN).next_multiple_of(32);
+                let padded = (count * B::LEN).next_multiple_of(16);
                 let panel = &mut self.scratch[..place.rows * padded];
                 level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
                 gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);

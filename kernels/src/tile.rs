@@ -69,7 +69,7 @@ pub(crate) struct Panel<'a> {
     pub group_mins: &'a mut [[[i16; 2]; ROWS]],
     /// `[len / block][row]`
     pub scales: &'a mut [[f32; ROWS]],
-    /// `[len / block][row]`
+    /// What the minimums (of superblocks: negative) are multiplied with: `[len / block][row]`
     pub mins: &'a mut [[f32; ROWS]],
 }
 
@@ -114,26 +114,48 @@ impl<'a> Panel<'a> {
         codes: [I::Bytes; 8],
         scales: Option<[[i16; 2]; 8]>,
     ) {
-        let put = |at: &mut [[[u8; 4]; ROWS]], quads: [I::Bytes; 8]| {
-            for (at, quad) in at.iter_mut().zip(quads) {
-                isa.store_bytes(quad, &mut at.as_flattened_mut().as_chunks_mut().0[half]);
-            }
-        };
-        if !(self.kind.codes == Codes::Signed) {
-            put(&mut self.codes[8 * part..][..8], isa.deal(codes));
+        if self.kind.codes != Codes::Signed {
+            put(isa, &mut self.codes[8 * part..][..8], half, codes);
         } else if I::DOTS {
             let bias = isa.splat_byte(I::SIGNED_BIAS as u8);
-            put(&mut self.codes[8 * part..][..8], isa.deal(codes.map(|codes| isa.add_bytes(codes, bias))));
+            let mut biased = codes;
+            for codes in &mut biased {
+                *codes = isa.add_bytes(*codes, bias);
+            }
+            put(isa, &mut self.codes[8 * part..][..8], half, biased);
         } else {
             for sixteen in 0..2 {
-                let wide: [_; 8] = core::array::from_fn(|row| {
-                    let wide = isa.sixteens(codes[row])[sixteen];
-                    scales.map_or(wide, |scales| isa.scale_sixteen(wide, scales[row][sixteen]))
-                });
-                put(&mut self.codes[16 * part + 8 * sixteen..][..8], isa.deal(wide));
+                let mut wide = codes;
+                for (row, wide) in wide.iter_mut().enumerate() {
+                    *wide = isa.sixteens(*wide)[sixteen];
+                    if let Some(scales) = &scales {
+                        *wide = isa.scale_sixteen(*wide, scales[row][sixteen]);
+                    }
+                }
+                put(isa, &mut self.codes[16 * part + 8 * sixteen..][..8], half, wide);
             }
         }
     }
+}
+
+/// Stores eight registers of eight rows each as eight places of eight rows, in half `half` of them.
+#[inline(always)]
+fn put<I: Isa>(isa: I, to: &mut [[[u8; 4]; ROWS]], half: usize, rows: [I::Bytes; 8]) {
+    let places = isa.deal(rows);
+    for (to, place) in to.iter_mut().zip(places) {
+        isa.store_bytes(place, &mut to.as_flattened_mut().as_chunks_mut().0[half]);
+    }
+}
+
+/// The codes of part `part` of one block of eight rows.
+macro_rules! codes_of {
+    ($isa:ident, $row:ident, $part:ident) => {{
+        let mut codes = [$isa.splat_byte(0); 8];
+        for (i, codes) in codes.iter_mut().enumerate() {
+            *codes = $row(i).load_codes($isa, $part);
+        }
+        codes
+    }};
 }
 
 /// The rows of a panel: slices of the blocks that the panel holds; the last row again where there are fewer.
@@ -166,7 +188,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                 let row = |i: usize| &rows[8 * half + i][block];
                 let scales = eight(isa, |i| row(i).scale());
                 for part in 0..B::PARTS {
-                    let codes = core::array::from_fn(|i| row(i).load_codes(isa, part));
+                    let codes = codes_of!(isa, row, part);
                     let at = block * B::PARTS + part;
                     panel.put_codes(isa, at, half, codes, None);
                     isa.store(scales, &mut panel.scales[at].as_chunks_mut().0[half]);
@@ -199,7 +221,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                 }
                 isa.store(scales, &mut panel.scales[block].as_chunks_mut().0[half]);
                 if B::MINS {
-                    let mins = eight(isa, |i| row(i).min_scale());
+                    let mins = isa.mul(eight(isa, |i| row(i).min_scale()), isa.splat(-1.0));
                     isa.store(mins, &mut panel.mins[block].as_chunks_mut().0[half]);
                 }
                 let mut group_scales = [[0; 16]; 8];
@@ -226,7 +248,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     }
                 }
                 for part in 0..8 {
-                    let codes = core::array::from_fn(|i| row(i).load_codes(isa, part));
+                    let codes = codes_of!(isa, row, part);
                     let scales = kind.wide.then(|| {
                         let of_16 = |i| 16 * i / B::GROUP;
                         group_scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
@@ -248,7 +270,7 @@ fn integers(groups: Groups) -> [i16; 16] {
     }
 }
 
-/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
+/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 16.
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,

@@ -93,12 +93,7 @@ pub(crate) struct LayerShape {
 
 impl LayerShape {
     fn layout(&self, types: CacheTypes) -> Layout {
-        Layout {
-            key_type: types.keys,
-            value_type: types.values,
-            key_dim: self.key_dim,
-            value_dim: self.value_dim,
-        }
+        Layout::new(types.keys, types.values, self.key_dim, self.value_dim)
     }
 }
 

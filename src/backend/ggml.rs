@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::cpu::{Cpu, add_bias};
+use super::cpu::Cpu;
 use super::{
     Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Scan,
     Slots, Turns,
@@ -71,8 +71,8 @@ impl Backend for OverCpu<'_> {
             let mut threads = self.ggml.0.lock().unwrap_or_else(PoisonError::into_inner);
             threads.mul_mat(weights, x, &mut data)
         })?;
-        add_bias(&mut data, bias);
         self.cpu.put(act, data);
+        self.cpu.add_bias(act, bias)?;
         Ok(act)
     }
 

@@ -171,14 +171,11 @@ pub struct Block<'a> {
 /// How a head's keys and values lie in a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Form of the keys.
-    pub key_type: CacheType,
-    /// Form of the values.
-    pub value_type: CacheType,
-    /// Values of a key.
-    pub key_dim: usize,
-    /// Values of a value.
-    pub value_dim: usize,
+    key_type: CacheType,
+    value_type: CacheType,
+    key_dim: usize,
+    value_dim: usize,
+    places: Places,
 }
 
 /// A value's columns: whole panels.
@@ -192,6 +189,7 @@ pub(super) const fn rows(key_dim: usize) -> usize {
 }
 
 /// Where the parts of a block begin, and where the last one ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Places {
     key_scales: usize,
     values: usize,
@@ -200,7 +198,8 @@ struct Places {
 }
 
 impl Layout {
-    fn places(&self) -> Places {
+    /// For keys of `key_dim` values and values of `value_dim`.
+    pub fn new(key_type: CacheType, value_type: CacheType, key_dim: usize, value_dim: usize) -> Self {
         let after = |start: usize, bytes: usize| {
             start.saturating_add(bytes).checked_next_multiple_of(LINE).unwrap_or(usize::MAX)
         };
@@ -209,16 +208,17 @@ impl Layout {
             false => 0,
         };
         let numbers = |count: usize| count.saturating_mul(BLOCK);
-        let key_scales = after(0, self.key_type.bytes(numbers(rows(self.key_dim))));
-        let values = after(key_scales, scales(self.key_type, self.key_dim));
-        let value_scales = after(values, self.value_type.bytes(numbers(columns(self.value_dim))));
-        let end = after(value_scales, scales(self.value_type, self.value_dim));
-        Places { key_scales, values, value_scales, end }
+        let key_scales = after(0, key_type.bytes(numbers(rows(key_dim))));
+        let values = after(key_scales, scales(key_type, key_dim));
+        let value_scales = after(values, value_type.bytes(numbers(columns(value_dim))));
+        let end = after(value_scales, scales(value_type, value_dim));
+        let places = Places { key_scales, values, value_scales, end };
+        Layout { key_type, value_type, key_dim, value_dim, places }
     }
 
     /// Lines of a block of one head; `usize::MAX / 64` for more than can be counted.
     pub fn lines(&self) -> usize {
-        self.places().end / LINE
+        self.places.end / LINE
     }
 
     /// The block in `lines`.
@@ -227,7 +227,7 @@ impl Layout {
     /// [`Mismatch`] where there are not as many lines as a block has.
     pub fn block<'a>(&self, lines: &'a [Line]) -> Result<Block<'a>, Mismatch> {
         check("lines of a block", self.lines(), lines.len())?;
-        let Places { key_scales, values, value_scales, end } = self.places();
+        let Places { key_scales, values, value_scales, end } = self.places;
         let bytes = bytemuck::cast_slice(lines);
         let side = |ty: CacheType, parts: [usize; 3], numbers: usize, dim: usize| {
             let codes = &bytes[parts[0]..][..ty.bytes(numbers * BLOCK)];
@@ -266,7 +266,7 @@ impl Layout {
                 return Err(Mismatch { what: "values of a head", expected, found: row.len() });
             }
         }
-        let Places { key_scales, values: value_start, value_scales, .. } = self.places();
+        let Places { key_scales, values: value_start, value_scales, .. } = self.places;
         let key_rows = rows(self.key_dim);
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(lines);
         let (key_bytes, value_bytes) = bytes.split_at_mut(value_start);
@@ -315,37 +315,44 @@ impl Task for Put<'_> {
         let Put { side, codes, scales, at, from } = self;
         for (at, values) in (at..).zip(from) {
             match side.ty {
-                CacheType::F32 => scatter::<4>(side, codes, at, values, |x| x.map(f32::to_ne_bytes)),
-                CacheType::F16 => scatter::<2>(side, codes, at, values, |x| {
-                    isa.to_halves(isa.floats(&x)).map(u16::to_ne_bytes)
-                }),
-                CacheType::Bf16 => scatter::<2>(side, codes, at, values, |x| {
-                    x.map(|x| bf16::from_f32(x).to_bits().to_ne_bytes())
-                }),
+                CacheType::F32 => {
+                    let places = codes.as_chunks_mut::<4>().0;
+                    for (number, values) in values.chunks(8).enumerate() {
+                        scatter(side, places, at, 8 * number, values.iter().map(|x| x.to_ne_bytes()));
+                    }
+                }
+                CacheType::F16 | CacheType::Bf16 => {
+                    let places = codes.as_chunks_mut::<2>().0;
+                    for (number, values) in values.chunks(8).enumerate() {
+                        let mut eight = [0.0; 8];
+                        eight[..values.len()].copy_from_slice(values);
+                        let bits = match side.ty {
+                            CacheType::F16 => isa.to_halves(isa.floats(&eight)),
+                            _ => eight.map(|x| bf16::from_f32(x).to_bits()),
+                        };
+                        let bytes = bits.into_iter().take(values.len()).map(u16::to_ne_bytes);
+                        scatter(side, places, at, 8 * number, bytes);
+                    }
+                }
                 CacheType::Q8_0 | CacheType::Q4_0 => quantize(side, codes, scales, at, values),
             }
         }
     }
 }
 
-/// Writes the values of a position, each as `N` bytes, made eight at a time.
+/// Writes up to eight values of a position, from value `i` on.
 #[inline(always)]
 fn scatter<const N: usize>(
     side: Side,
-    codes: &mut [u8],
+    places: &mut [[u8; N]],
     at: usize,
-    values: &[f32],
-    bytes: impl Fn([f32; 8]) -> [[u8; N]; 8],
+    i: usize,
+    bytes: impl Iterator<Item = [u8; N]>,
 ) {
-    let codes = codes.as_chunks_mut::<N>().0;
-    for (eight, values) in values.chunks(8).enumerate() {
-        let mut x = [0.0; 8];
-        x[..values.len()].copy_from_slice(values);
-        let (_, start) = side.place(at, 8 * eight);
-        let stride = if side.keys { PANEL } else { 1 };
-        for (i, bytes) in bytes(x).into_iter().take(values.len()).enumerate() {
-            codes[start + i * stride] = bytes;
-        }
+    let (_, start) = side.place(at, i);
+    let stride = if side.keys { PANEL } else { 1 };
+    for (number, bytes) in bytes.enumerate() {
+        places[start + number * stride] = bytes;
     }
 }
 

@@ -53,6 +53,8 @@ const PANEL: usize = 16;
 const GROUP: usize = 32;
 /// The most queries that share a register of numbers.
 const TILE: usize = 6;
+/// Queries up to which a block is not widened: two tiles may each do that for themselves while they multiply.
+const FEW: usize = 2 * TILE;
 
 /// What a head's queries, keys and values share.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -70,7 +72,7 @@ pub struct Head {
 impl Head {
     /// Floats of scratch memory that [`attend`] needs for this many queries.
     pub fn scratch_len(&self, queries: usize) -> usize {
-        BLOCK * (rows(self.key_dim) + columns(self.value_dim)) + queries * self.key_dim
+        BLOCK * (rows(self.key_dim) + columns(self.value_dim) + 2 * TILE) + queries * self.key_dim
     }
 
     /// Floats of what [`attend`] leaves for [`join`]: for each query where it stands, then for each its sums.
@@ -166,9 +168,11 @@ pub fn attend(
     states.fill(Softmax::NOTHING);
     results.fill(0.0);
     let (key_room, scratch) = scratch.split_at_mut(BLOCK * rows(head.key_dim));
-    let (value_room, packed) = scratch.split_at_mut(BLOCK * columns(head.value_dim));
+    let (value_room, scratch) = scratch.split_at_mut(BLOCK * columns(head.value_dim));
+    let (weights, packed) = scratch.split_at_mut(2 * TILE * BLOCK);
+    let (weights, scaled) = weights.as_chunks_mut::<BLOCK>().0.split_at_mut(TILE);
     pack(head, tokens, packed);
-    let few = count <= TILE;
+    let few = count <= FEW;
 
     for (number, block) in blocks.iter().enumerate() {
         let start = (first + number) * BLOCK;
@@ -194,6 +198,8 @@ pub fn attend(
                 queries: &packed[at * head.key_dim..][..size * head.key_dim],
                 keys,
                 values,
+                weights: &mut weights[..size],
+                scaled: &mut scaled[..size],
                 seen: core::array::from_fn(|q| if q < size { seen((at + q) / group) } else { 0..0 }),
                 slopes: core::array::from_fn(|q| {
                     if q < size { slopes.get((at + q) % group).copied() } else { None }
@@ -260,15 +266,25 @@ impl<'a> Task for Prepare<'a> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> (Matrix<'a>, Matrix<'a>) {
         let Prepare { block, next, few, key_room, value_room } = self;
-        let ready = |numbers: Numbers<'a>, next: &Numbers<'_>, room: &'a mut [f32]| {
-            let next = next.start();
-            let scales = numbers.scales();
-            match few {
-                true => Matrix { panels: panel::direct(isa, numbers, next, room), scales, next },
-                false => Matrix::new(panel::widen(isa, numbers, next, room), scales),
-            }
-        };
-        (ready(block.keys, &next.keys, key_room), ready(block.values, &next.values, value_room))
+        (
+            ready(isa, block.keys, &next.keys, few, key_room),
+            ready(isa, block.values, &next.values, few, value_room),
+        )
+    }
+}
+
+#[inline(always)]
+fn ready<'a, I: Isa>(
+    isa: I,
+    numbers: Numbers<'a>,
+    next: &Numbers<'_>,
+    few: bool,
+    room: &'a mut [f32],
+) -> Matrix<'a> {
+    let (next, scales) = (next.start(), numbers.scales());
+    match few {
+        true => Matrix { panels: panel::direct(isa, numbers, next, room), scales, next },
+        false => Matrix::new(panel::widen(isa, numbers, next, room), scales),
     }
 }
 
@@ -280,6 +296,10 @@ struct Lines<'a> {
     queries: &'a [f32],
     keys: Matrix<'a>,
     values: Matrix<'a>,
+    /// Room for scores and what becomes of them, `[Q]`.
+    weights: &'a mut [[f32; BLOCK]],
+    /// Room for weights times scales, `[Q]`.
+    scaled: &'a mut [[f32; BLOCK]],
     /// Which of the block's positions each sees.
     seen: [Range<usize>; TILE],
     slopes: [Option<f32>; TILE],
@@ -291,26 +311,28 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn step<const Q: usize>(self) {
-        let (level, values, seen) = (self.level, self.values, self.seen.clone());
+    fn step<const Q: usize>(mut self) {
+        let level = self.level;
+        let seen = self.seen.clone();
         let seen = &seen[..Q];
-        let Lines { results, .. } = &self;
-        let width = results.len() / Q;
         if seen.iter().all(Range::is_empty) {
             return;
         }
         let alike = seen.windows(2).all(|pair| pair[0] == pair[1]);
-        let (weights, corrections, results) = level.run(Tile::<'_, Q> { lines: self, alike });
+        let corrections = level.run(Tile::<'_, '_, Q> { lines: &mut self, alike });
         if alike {
             return;
         }
         // Where queries see different positions, those that see the same go together: a position that a query does not
         // see has no part in its sum, be it damaged.
+        let Lines { weights, scaled, values, results, .. } = self;
+        let width = results.len() / Q;
         let mut at = 0;
         while at < Q {
             let same = seen[at..].iter().take_while(|&other| *other == seen[at]).count().min(4);
             let part = Part {
                 weights: &weights[at..at + same],
+                scaled: &mut scaled[..same],
                 corrections: &corrections[at..at + same],
                 seen: seen[at].clone(),
                 values,
@@ -328,23 +350,27 @@ impl Lines<'_> {
     }
 }
 
-/// Scores and their exponentials, and the values too where all queries see the same positions.
-struct Tile<'a, const Q: usize> {
-    lines: Lines<'a>,
+/// Scores and their exponentials, and the values too where all queries see the same positions; gives the factors of
+/// what was summed before.
+struct Tile<'t, 'a, const Q: usize> {
+    lines: &'t mut Lines<'a>,
     alike: bool,
 }
 
-impl<'a, const Q: usize> Task for Tile<'a, Q> {
-    type Output = ([[f32; BLOCK]; Q], [f32; Q], &'a mut [f32]);
+impl<const Q: usize> Task for Tile<'_, '_, Q> {
+    type Output = [f32; Q];
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> Self::Output {
+    fn run<I: Isa>(self, isa: I) -> [f32; Q] {
         let Tile { lines, alike } = self;
-        let Lines { head, queries, keys, values, seen, slopes, distance, states, results, .. } = lines;
+        let Lines { head, queries, keys, values, seen, slopes, distance, .. } = lines;
+        let Lines { states, results, weights, scaled, .. } = lines;
         let queries = queries.as_chunks::<Q>().0;
-        let mut weights = panel::scores::<I, Q>(isa, queries, &keys, rows(head.key_dim));
+        let weights = &mut weights.as_chunks_mut::<Q>().0[0];
+        let scaled = &mut scaled.as_chunks_mut::<Q>().0[0];
+        panel::scores::<I, Q>(isa, queries, keys, rows(head.key_dim), weights);
         let mut corrections = [1.0; Q];
-        for (q, (weights, state)) in weights.iter_mut().zip(states).enumerate() {
+        for (q, (weights, state)) in weights.iter_mut().zip(states.iter_mut()).enumerate() {
             if seen[q].is_empty() {
                 continue;
             }
@@ -361,9 +387,9 @@ impl<'a, const Q: usize> Task for Tile<'a, Q> {
             corrections[q] = softmax(isa, weights, state);
         }
         if alike {
-            panel::values::<I, Q>(isa, &weights, &corrections, seen[0].clone(), &values, results);
+            panel::values::<I, Q>(isa, weights, &corrections, seen[0].clone(), values, scaled, results);
         }
-        (weights, corrections, results)
+        corrections
     }
 }
 
@@ -421,6 +447,7 @@ fn slant<I: Isa>(isa: I, scores: &mut [f32; BLOCK], slope: f32, distance: f32) {
 /// Some queries of a tile, with their weights: what is left is to add up the values.
 struct Part<'a> {
     weights: &'a [[f32; BLOCK]],
+    scaled: &'a mut [[f32; BLOCK]],
     corrections: &'a [f32],
     seen: Range<usize>,
     values: Matrix<'a>,
@@ -434,10 +461,11 @@ impl<const Q: usize> Task for Values<'_, Q> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Part { weights, corrections, seen, values, results } = self.0;
+        let Part { weights, scaled, corrections, seen, values, results } = self.0;
+        let scaled = &mut scaled.as_chunks_mut::<Q>().0[0];
         let weights = &weights.as_chunks::<Q>().0[0];
         let corrections = &corrections.as_chunks::<Q>().0[0];
-        panel::values::<I, Q>(isa, weights, corrections, seen, &values, results);
+        panel::values::<I, Q>(isa, weights, corrections, seen, &values, scaled, results);
     }
 }
 

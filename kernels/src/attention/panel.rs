@@ -95,7 +95,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The scores of `Q` queries, `[key_dim][Q]`, with the block's positions: where keys have scales, a chain for each
+/// Writes to `scores` those of `Q` queries, `[key_dim][Q]`, with the block's positions: where keys have scales, a chain for each
 /// group, and a chain of those times their scales.
 #[inline(always)]
 pub(super) fn scores<I: Isa, const Q: usize>(
@@ -103,12 +103,13 @@ pub(super) fn scores<I: Isa, const Q: usize>(
     queries: &[[f32; Q]],
     keys: &Matrix<'_>,
     rows: usize,
-) -> [[f32; BLOCK]; Q] {
+    scores: &mut [[f32; BLOCK]; Q],
+) {
     match keys.panels {
-        Panels::F32(panels) => scores_of::<I, Single, Q>(isa, queries, panels, keys, rows),
-        Panels::F16(panels) => scores_of::<I, Half, Q>(isa, queries, panels, keys, rows),
-        Panels::Bf16(panels) => scores_of::<I, Brain, Q>(isa, queries, panels, keys, rows),
-        Panels::I8(panels) => scores_of::<I, Code, Q>(isa, queries, panels, keys, rows),
+        Panels::F32(panels) => scores_of::<I, Single, Q>(isa, queries, panels, keys, rows, scores),
+        Panels::F16(panels) => scores_of::<I, Half, Q>(isa, queries, panels, keys, rows, scores),
+        Panels::Bf16(panels) => scores_of::<I, Brain, Q>(isa, queries, panels, keys, rows, scores),
+        Panels::I8(panels) => scores_of::<I, Code, Q>(isa, queries, panels, keys, rows, scores),
     }
 }
 
@@ -119,8 +120,8 @@ fn scores_of<I: Isa, E: Element, const Q: usize>(
     panels: &[E::Raw],
     keys: &Matrix<'_>,
     rows: usize,
-) -> [[f32; BLOCK]; Q] {
-    let mut scores = [[0.0; BLOCK]; Q];
+    scores: &mut [[f32; BLOCK]; Q],
+) {
     for (half, panel) in panels.chunks_exact(rows * PANEL).enumerate() {
         let next = keys.next.wrapping_add(half * size_of_val(panel));
         let mut total = [[isa.splat(0.0); 2]; Q];
@@ -149,7 +150,6 @@ fn scores_of<I: Isa, E: Element, const Q: usize>(
             isa.store(total[1], &mut scores[1]);
         }
     }
-    scores
 }
 
 #[inline(always)]
@@ -188,7 +188,7 @@ fn multiply_row<I: Isa, E: Element, const Q: usize>(
 }
 
 /// `results[q] = results[q] * corrections[q] + weights[q] * values` over the positions `seen`: a chain in order of the
-/// positions. Where values have scales, the weights are multiplied with them first.
+/// positions. Where values have scales, the weights are multiplied with them first, into `scaled`.
 #[inline(always)]
 pub(super) fn values<I: Isa, const Q: usize>(
     isa: I,
@@ -196,20 +196,21 @@ pub(super) fn values<I: Isa, const Q: usize>(
     corrections: &[f32; Q],
     seen: Range<usize>,
     values: &Matrix<'_>,
+    scaled: &mut [[f32; BLOCK]; Q],
     results: &mut [f32],
 ) {
     match values.panels {
         Panels::F32(panels) => {
-            values_of::<I, Single, Q>(isa, weights, corrections, seen, panels, values, results)
+            values_of::<I, Single, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
         }
         Panels::F16(panels) => {
-            values_of::<I, Half, Q>(isa, weights, corrections, seen, panels, values, results)
+            values_of::<I, Half, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
         }
         Panels::Bf16(panels) => {
-            values_of::<I, Brain, Q>(isa, weights, corrections, seen, panels, values, results)
+            values_of::<I, Brain, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
         }
         Panels::I8(panels) => {
-            values_of::<I, Code, Q>(isa, weights, corrections, seen, panels, values, results)
+            values_of::<I, Code, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
         }
     }
 }
@@ -222,12 +223,12 @@ fn values_of<I: Isa, E: Element, const Q: usize>(
     seen: Range<usize>,
     panels: &[E::Raw],
     values: &Matrix<'_>,
+    scaled: &mut [[f32; BLOCK]; Q],
     results: &mut [f32],
 ) {
     let width = results.len() / Q;
     // Multiplying by one changes nothing.
     let rescale = corrections.iter().any(|&c| c != 1.0);
-    let mut scaled = *weights;
     for (number, panel) in panels.chunks_exact(BLOCK * PANEL).enumerate() {
         let next = values.next.wrapping_add(number * size_of_val(panel));
         if let (Some(scales), 0) = (values.scales, number % (GROUP / PANEL)) {
@@ -249,14 +250,14 @@ fn values_of<I: Isa, E: Element, const Q: usize>(
                 }
             }
         }
-        let rows = panel.as_chunks::<PANEL>().0;
-        for j in seen.clone() {
-            // Always below: so that the compiler need not check.
-            let j = j % BLOCK;
+        let rows = &panel.as_chunks::<PANEL>().0.as_chunks::<BLOCK>().0[0];
+        let weights = if values.scales.is_some() { &*scaled } else { weights };
+        // Cut once more, so that the compiler sees it.
+        for j in seen.start..seen.end.min(BLOCK) {
             if size_of::<E::Raw>() < 4 {
                 isa.prefetch(next, j * PANEL * size_of::<E::Raw>());
             }
-            multiply_row::<I, E, Q>(isa, &mut acc, |q| scaled[q][j], &rows[j]);
+            multiply_row::<I, E, Q>(isa, &mut acc, |q| weights[q][j], &rows[j]);
         }
         for (q, acc) in acc.iter().enumerate() {
             let result = results[q * width + number * PANEL..][..PANEL].as_chunks_mut::<8>().0;

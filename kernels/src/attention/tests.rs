@@ -17,7 +17,7 @@ struct Cache {
 impl Cache {
     /// The positions behind the last hold what was left of others: NaN.
     fn new(level: Level, head: Head, key_type: CacheType, value_type: CacheType, positions: usize) -> Cache {
-        let layout = Layout { key_type, value_type, key_dim: head.key_dim, value_dim: head.value_dim };
+        let layout = Layout::new(key_type, value_type, head.key_dim, head.value_dim);
         let blocks = positions.div_ceil(BLOCK);
         let mut lines = vec![Line::default(); blocks * layout.lines()];
         let row = |seed: usize, len: usize| -> Vec<f32> { (0..len).map(|i| noise(seed + i)).collect() };
@@ -231,12 +231,7 @@ fn damage_shows_where_it_is_seen_and_nowhere_else() {
 fn sizes_that_are_nothing_or_do_not_belong_together_are_refused() {
     let head = Head { key_dim: 4, value_dim: 4, scale: 1.0, cap: None };
     let lines = |head: Head| {
-        let layout = Layout {
-            key_type: CacheType::F32,
-            value_type: CacheType::Q8_0,
-            key_dim: head.key_dim,
-            value_dim: head.value_dim,
-        };
+        let layout = Layout::new(CacheType::F32, CacheType::Q8_0, head.key_dim, head.value_dim);
         (layout, vec![Line::default(); layout.lines()])
     };
     let (layout, four) = lines(head);

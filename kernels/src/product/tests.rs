@@ -2,7 +2,7 @@
 //! they are right, against a sum in double precision.
 
 use super::*;
-use crate::activations::quantize;
+use crate::activations::{Layout, quantize};
 
 /// A small generator of numbers (Marsaglia's xorshift).
 struct Random(u64);
@@ -54,20 +54,14 @@ impl Activations {
     fn new(level: Level, form: Form, len: usize, floats: Vec<f32>) -> Self {
         let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
         if form != Form::Floats {
-            codes.resize(floats.len(), 0);
-            scales.resize(floats.len() / form.block_len(), 0.0);
-            sums.resize(form.sums_len(floats.len()), 0);
-            for (c, x) in floats.chunks(len).enumerate() {
-                let scales = &mut scales[c * len / form.block_len()..][..len / form.block_len()];
-                quantize(
-                    level,
-                    form,
-                    x,
-                    &mut codes[c * len..][..len],
-                    scales,
-                    &mut sums[c * form.sums_len(len)..][..form.sums_len(len)],
-                )
-                .unwrap();
+            let layout = Layout::new(form, len, floats.len() / len).unwrap();
+            let ([all_codes, all_scales, all_sums], [n_codes, n_scales, n_sums]) =
+                (layout.total_lens(), layout.lens());
+            (codes, scales, sums) = (vec![1; all_codes], vec![f32::NAN; all_scales], vec![1; all_sums]);
+            for (i, x) in floats.chunks(layout.together() * len).enumerate() {
+                let codes = &mut codes[i * n_codes..][..n_codes];
+                let scales = &mut scales[i * n_scales..][..n_scales];
+                quantize(level, layout, x, codes, scales, &mut sums[i * n_sums..][..n_sums]).unwrap();
             }
         }
         Activations { form, len, floats, codes, scales, sums }
@@ -76,11 +70,14 @@ impl Activations {
     fn columns(&self) -> Columns<'_> {
         match self.form {
             Form::Floats => Columns::floats(&self.floats, self.len).unwrap(),
-            form => Columns::quantized(form, self.len, &self.codes, &self.scales, &self.sums).unwrap(),
+            form => {
+                let layout = Layout::new(form, self.len, self.floats.len() / self.len).unwrap();
+                Columns::quantized(layout, &self.codes, &self.scales, &self.sums).unwrap()
+            }
         }
     }
 
-    /// What the product really multiplies: codes times scales.
+    /// What the product of few columns really multiplies: codes times scales.
     fn dequantized(&self) -> Vec<f32> {
         match self.form {
             Form::Floats => self.floats.clone(),
@@ -268,5 +265,7 @@ fn lengths_that_do_not_belong_together_are_refused() {
     let two = vec![0.0; 128];
     assert_eq!(call(GgmlType::F32, &[0; 512], Columns::floats(&two, 64).unwrap()), "columns of results");
     assert!(Columns::floats(&x, 63).is_err());
-    assert!(Columns::quantized(Form::Superblocks, 64, &[0; 64], &[], &[]).is_err());
+    assert!(Layout::new(Form::Superblocks, 64, 1).is_err());
+    let layout = Layout::new(Form::Scaled, 64, 1).unwrap();
+    assert!(Columns::quantized(layout, &[0; 64], &[], &[]).is_err());
 }

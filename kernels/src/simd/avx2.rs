@@ -49,6 +49,27 @@ pub(super) unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) ->
     }
 }
 
+/// `to` plus the products of pairs, as `_mm256_add_epi16(to, _mm256_maddubs_epi16(w, x))`: written out, because the compiler
+/// would make a tree of the sums of several such steps and spill most of them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pair_products(to: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    let mut to = to;
+    // SAFETY: two instructions of AVX2 on registers.
+    unsafe {
+        core::arch::asm!(
+            "vpmaddubsw {product}, {w}, {x}",
+            "vpaddw {to}, {to}, {product}",
+            product = out(ymm_reg) _,
+            to = inout(ymm_reg) to,
+            w = in(ymm_reg) w,
+            x = in(ymm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// Mask that keeps the magnitude of a float.
 pub(super) const MAGNITUDE: i32 = 0x7FFF_FFFF;
 
@@ -293,13 +314,11 @@ impl Isa for Avx2 {
         fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
         fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
-            [
-                _mm256_add_epi16(to[0], _mm256_maddubs_epi16(w[0], x)),
-                _mm256_add_epi16(to[1], _mm256_maddubs_epi16(w[1], x)),
-            ]
+            [add_pair_products(to[0], w[0], x), add_pair_products(to[1], w[1], x)]
         }
         fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
-            sums.map(|sums| _mm256_madd_epi16(sums, _mm256_set1_epi16(1)))
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]
         }
         fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
             let scales = scales.as_flattened().as_chunks::<16>().0;

@@ -56,8 +56,9 @@ impl Isa for AvxVnni {
         fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
             // The upper of the two scales, widened, is a multiplier of 32 bits.
             let scales = scales.as_flattened().as_chunks::<16>().0;
-            let wide = |half: &[i16; 16]| _mm256_srai_epi32::<16>(_mm256_loadu_si256(p(half)));
-            [_mm256_mullo_epi32(sums[0], wide(&scales[0])), _mm256_mullo_epi32(sums[1], wide(&scales[1]))]
+            let low = _mm256_srai_epi32::<16>(_mm256_loadu_si256(p(&scales[0])));
+            let high = _mm256_srai_epi32::<16>(_mm256_loadu_si256(p(&scales[1])));
+            [_mm256_mullo_epi32(sums[0], low), _mm256_mullo_epi32(sums[1], high)]
         }
     }
 }

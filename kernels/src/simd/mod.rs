@@ -5,6 +5,10 @@
 //! level in an array. Those of prefill are sixteen rows wide ([`crate::tile`]). Integer words are exact, and float words
 //! round once, as IEEE 754 says, so **every level gives the same bits**; [`scalar`] is the specification.
 //!
+//! Loops over the vocabulary are functions of their own, `#[inline(always)]`, and `for` loops: a closure (in `map`,
+//! `from_fn`, iterator adaptors) is compiled for the plain processor wherever the compiler leaves it out of line, its
+//! words then are calls, and the loop is many times slower.
+//!
 //! A value of a level's type proves that the processor has what the level needs: [`Level::detect`] is the only
 //! place that asks.
 
@@ -313,7 +317,7 @@ macro_rules! rows_of_two_registers {
         }
         #[inline(always)]
         fn row_ints_to_floats(self, a: Self::RowInts) -> Self::RowFloats {
-            a.map(|a| self.to_floats(a))
+            [self.to_floats(a[0]), self.to_floats(a[1])]
         }
         #[inline(always)]
         fn row_floats(self, from: &[f32; 16]) -> Self::RowFloats {

@@ -284,6 +284,14 @@ impl Isa for Scalar {
     fn to_codes(self, a: [[f32; 8]; 4]) -> [u8; 32] {
         lanes(|i| a[i / 8][i % 8] as i8 as u8)
     }
+    #[inline(always)]
+    fn code_floats(self, from: &[i8; 8]) -> [f32; 8] {
+        from.map(f32::from)
+    }
+    #[inline(always)]
+    fn max_lane(self, a: [f32; 8]) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |m, a| if a > m { a } else { m })
+    }
 
     #[inline(always)]
     fn row_codes(self, from: &[[u8; 4]; 16]) -> [[u8; 4]; 16] {
@@ -305,13 +313,5 @@ impl Isa for Scalar {
     #[inline(always)]
     fn scale_sums(self, sums: [i32; 16], scales: &[[i16; 2]; 16]) -> [[i32; 8]; 2] {
         self.widen_sums(lanes(|row| sums[row].wrapping_mul(i32::from(scales[row][0]))))
-    }
-    #[inline(always)]
-    fn code_floats(self, from: &[i8; 8]) -> [f32; 8] {
-        from.map(f32::from)
-    }
-    #[inline(always)]
-    fn max_lane(self, a: [f32; 8]) -> f32 {
-        a.into_iter().fold(f32::NEG_INFINITY, |m, a| if a > m { a } else { m })
     }
 }

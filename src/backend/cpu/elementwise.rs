@@ -49,7 +49,7 @@ impl Cpu<'_> {
         let mut taken: Vec<(Act, Vec<f32>)> = Vec::new();
         let mut places = Vec::with_capacity(parts.len());
         for &part in parts {
-            let known = taken.iter().position(|(act, _)| *act == part);
+            let known = taken.iter().position(|(act, _)| act.slot == part.slot);
             places.push(known.unwrap_or(taken.len()));
             if known.is_none() {
                 let data = self.take(part);

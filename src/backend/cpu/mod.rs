@@ -9,7 +9,7 @@ pub(crate) mod threads;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use gristmill_kernels::activations::{Columns, Form, quantize};
+use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
@@ -118,6 +118,15 @@ impl<'a> Cpu<'a> {
         }
     }
 
+    /// Adds the bias, where there is one, to each row of `x`.
+    pub(super) fn add_bias(&mut self, x: Act, bias: Option<&[f32]>) -> Result<()> {
+        let Some(bias) = bias else { return Ok(()) };
+        self.for_each_row(x, |_, row| {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            Ok(())
+        })
+    }
+
     /// Makes sure that each thread has scratch memory of `len` floats.
     fn make_scratch(&mut self, len: usize) -> Result<()> {
         for scratch in &mut self.work.scratch {
@@ -132,32 +141,35 @@ impl<'a> Cpu<'a> {
         if form == Form::Floats || self.work.quantized.of == Some((x, form)) {
             return Ok(());
         }
-        let (level, width, block) = (self.level, x.width.max(1), form.block_len());
+        let (level, width) = (self.level, x.width.max(1));
+        let layout = Layout::new(form, width, x.rows)?;
         let Workspace { slots, quantized, .. } = &mut *self.work;
         let data = slots.get(x.slot).map(Vec::as_slice).unwrap_or_default();
-        if !width.is_multiple_of(block) || data.len() != x.rows * x.width {
-            return Err(internal("activations of no whole number of blocks"));
+        if data.len() != x.rows * x.width {
+            return Err(internal("activations of no whole number of rows"));
         }
         quantized.of = None;
         const WHAT: &str = "activations";
-        grow(&mut quantized.codes, data.len(), WHAT)?;
-        grow(&mut quantized.scales, data.len() / block, WHAT)?;
-        grow(&mut quantized.sums, form.sums_len(data.len()), WHAT)?;
-        quantized.codes.truncate(data.len());
-        quantized.scales.truncate(data.len() / block);
-        quantized.sums.truncate(form.sums_len(data.len()));
+        let [codes, scales, sums] = layout.total_lens();
+        grow(&mut quantized.codes, codes, WHAT)?;
+        grow(&mut quantized.scales, scales, WHAT)?;
+        grow(&mut quantized.sums, sums, WHAT)?;
+        quantized.codes.truncate(codes);
+        quantized.scales.truncate(scales);
+        quantized.sums.truncate(sums);
+        let [codes, scales, sums] = layout.lens();
         let columns: Vec<_> = data
-            .chunks_exact(width)
-            .zip(quantized.codes.chunks_exact_mut(width))
-            .zip(quantized.scales.chunks_exact_mut(width / block))
-            .zip(quantized.sums.chunks_exact_mut(form.sums_len(width)))
+            .chunks(width * layout.together())
+            .zip(quantized.codes.chunks_exact_mut(codes))
+            .zip(quantized.scales.chunks_exact_mut(scales))
+            .zip(quantized.sums.chunks_exact_mut(sums))
             .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
             .collect();
         let job = |column: usize, _: usize| {
             if let Some(column) = columns.get(column) {
                 let (x, codes, scales, sums) = &mut *column.lock().unwrap_or_else(PoisonError::into_inner);
                 // The lengths belong together: all were cut above.
-                let _ = quantize(level, form, x, codes, scales, sums);
+                let _ = quantize(level, layout, x, codes, scales, sums);
             }
         };
         if data.len() < WORTH_SHARING {
@@ -181,12 +193,10 @@ fn grow<T: Default + Clone>(data: &mut Vec<T>, len: usize, what: &'static str) -
     Ok(())
 }
 
-/// Adds the bias, where there is one, to each row of `data`.
-pub(super) fn add_bias(data: &mut [f32], bias: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        for row in data.chunks_exact_mut(bias.len().max(1)) {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+fn norm_row(level: Level, norm: &Norm, row: &mut [f32]) -> Result<(), Mismatch> {
+    match norm {
+        Norm::Rms { weight, eps } => norm::rms_norm(level, row, weight, *eps),
+        Norm::Layer { weight, bias, eps } => norm::layer_norm(level, row, weight, bias, *eps),
     }
 }
 
@@ -196,15 +206,23 @@ fn internal(what: &'static str) -> Error {
 
 impl Backend for Cpu<'_> {
     fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
-        let (act, mut data) = self.make(rows.len(), table.len)?;
-        let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0).max(1);
-        for (data, &row) in data.chunks_exact_mut(table.len.max(1)).zip(rows) {
-            let bytes = table.bytes().chunks_exact(row_bytes).nth(row);
-            let bytes = bytes.ok_or_else(|| internal("a row beyond the end of a table"))?;
-            dequantize_row(table.ty, bytes, data)
-                .map_err(|_| internal("a table of a type that cannot be computed"))?;
-        }
+        let (act, data) = self.make(rows.len(), table.len)?;
         self.put(act, data);
+        let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0).max(1);
+        let count = table.bytes().len() / row_bytes;
+        if rows.iter().any(|&row| row >= count) {
+            return Err(internal("a row beyond the end of a table"));
+        }
+        self.for_each_row(act, |number, data| {
+            let row = rows.get(number).copied().unwrap_or(0);
+            let bytes = table.bytes().get(row * row_bytes..(row + 1) * row_bytes).unwrap_or_default();
+            let (expected, found) = (row_bytes, bytes.len());
+            dequantize_row(table.ty, bytes, data).map_err(|_| Mismatch {
+                what: "bytes of a row that can be computed",
+                expected,
+                found,
+            })
+        })?;
         Ok(act)
     }
 
@@ -219,7 +237,10 @@ impl Backend for Cpu<'_> {
             Form::Floats => {
                 Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
             }
-            _ => Columns::quantized(form, x.width, &quantized.codes, &quantized.scales, &quantized.sums)?,
+            _ => {
+                let layout = Layout::new(form, x.width, x.rows)?;
+                Columns::quantized(layout, &quantized.codes, &quantized.scales, &quantized.sums)?
+            }
         };
         let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
         // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
@@ -243,28 +264,30 @@ impl Backend for Cpu<'_> {
         if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(mismatch.into());
         }
-        add_bias(&mut data, bias);
         self.put(act, data);
+        self.add_bias(act, bias)?;
         Ok(act)
     }
 
     fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
-        let (act, mut data) = self.make(x.rows, x.width)?;
+        let (act, data) = self.make(x.rows, x.width)?;
         if data.len() != self.read(x).len() {
             return Err(internal("a norm of activations that are not there"));
         }
-        data.copy_from_slice(self.read(x));
         self.put(act, data);
-        self.norm_in_place(norm, act)?;
-        Ok(act)
+        let from = self.take(x);
+        let (level, width) = (self.level, x.width);
+        let done = self.for_each_row(act, |row, data| {
+            data.copy_from_slice(from.get(row * width..(row + 1) * width).unwrap_or_default());
+            norm_row(level, norm, data)
+        });
+        self.put(x, from);
+        done.map(|()| act)
     }
 
     fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()> {
         let level = self.level;
-        self.for_each_row(x, |_, row| match norm {
-            Norm::Rms { weight, eps } => norm::rms_norm(level, row, weight, *eps),
-            Norm::Layer { weight, bias, eps } => norm::layer_norm(level, row, weight, bias, *eps),
-        })
+        self.for_each_row(x, |_, row| norm_row(level, norm, row))
     }
 
     fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
@@ -370,14 +393,23 @@ impl Backend for Cpu<'_> {
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {
-        let mut data = self.take(x);
-        let y = self.read(y);
-        if data.len() != y.len() {
+        if self.read(x).len() != self.read(y).len() {
             return Err(internal("a sum of matrices of different sizes"));
         }
-        data.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-        self.put(x, data);
-        Ok(())
+        if x.slot == y.slot {
+            return self.for_each_row(x, |_, data| {
+                data.iter_mut().for_each(|x| *x += *x);
+                Ok(())
+            });
+        }
+        let (more, width) = (self.take(y), x.width);
+        let done = self.for_each_row(x, |row, data| {
+            let more = more.get(row * width..(row + 1) * width).unwrap_or_default();
+            data.iter_mut().zip(more).for_each(|(x, y)| *x += y);
+            Ok(())
+        });
+        self.put(y, more);
+        done
     }
 
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
