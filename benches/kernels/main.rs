@@ -8,7 +8,7 @@
 //! against the product of the dequantized weights, so that no contender is fast by being wrong.
 //!
 //! GB/s are of one column and a matrix that no cache holds; GMAC/s of a matrix of 2048 x 2048. Without the feature
-//! `ggml`, ours alone. A FORMAT is part of a name, such as `q4_` or `iq`.
+//! `ggml`, ours alone. A FORMAT is part of a name, such as `q4_` or `iq`; `attention` measures attention.
 
 #![allow(
     clippy::print_stdout,
@@ -19,6 +19,7 @@
     reason = "a benchmark prints its figures, and fails where it cannot go on"
 )]
 
+mod attention;
 mod limits;
 
 use std::time::{Duration, Instant};
@@ -80,6 +81,10 @@ fn main() {
         for line in measure(ty, &settings) {
             println!("{line}");
         }
+    }
+    if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == "attention") {
+        println!();
+        attention::measure(quick).iter().for_each(|line| println!("{line}"));
     }
     println!("\n{:.0} s in all", began.elapsed().as_secs_f64());
 }

@@ -58,8 +58,9 @@ pub(crate) const INTERLEAVED: usize = 4;
 
 /// How columns of codes lie in memory.
 ///
-/// Few columns lie one behind the other. Of many, each four are interleaved: four codes of each, block by block a scale
-/// of each, and so the sums; columns that are missing at the end are zeros.
+/// Few columns lie one behind the other; with a scale for each 32 codes, each 64 codes lie by sixteens in the order 0, 2,
+/// 1, 3, as [`crate::gemv`] takes them. Of many columns, each four are interleaved: four codes of each, block by block a
+/// scale of each, and so the sums; columns that are missing at the end are zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
@@ -194,7 +195,7 @@ impl<'a> Columns<'a> {
         &self.floats[c * self.len..][..self.len]
     }
 
-    /// The codes of column `c`, by 32; for few columns.
+    /// The codes of column `c`, by 32, in the order of few columns ([`Layout`]).
     #[inline(always)]
     pub(crate) fn codes(&self, c: usize) -> &'a [[i8; 32]] {
         self.codes[c * self.len..][..self.len].as_chunks().0
@@ -294,7 +295,11 @@ impl Task for Quantize<'_> {
                     let mut codes = [0; 32];
                     isa.store_signed_bytes(isa.to_codes(rounded), &mut codes);
                     let at = i * block + 32 * part;
-                    if together == 1 {
+                    if together == 1 && form == Form::Scaled && at / 64 < len / 64 {
+                        let sixteens = self.codes[at / 64 * 64..][..64].as_chunks_mut::<16>().0;
+                        let [first, last] = bytemuck::cast(codes);
+                        (sixteens[i % 2], sixteens[2 + i % 2]) = (first, last);
+                    } else if together == 1 {
                         self.codes[at..][..32].copy_from_slice(&codes);
                     } else {
                         let places =

@@ -29,6 +29,15 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: and this one where it has AVX-512 F, BW, DQ, VL and VNNI.
             Kind::Avx512 => unsafe { avx512(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: this kind of level is only made where the processor has NEON.
+            Kind::Neon => unsafe { neon(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: and this one where it has the dot product too.
+            Kind::NeonDotprod => unsafe { neon_dotprod(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: and this one where it has the matrix product besides.
+            Kind::NeonI8mm => unsafe { neon_i8mm(task) },
         }
     }
 }
@@ -58,4 +67,31 @@ unsafe fn avx_vnni<T: Task>(task: T) -> T::Output {
 unsafe fn avx512<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller promises just that.
     task.run(unsafe { crate::simd::avx512::Avx512::new() })
+}
+
+/// # Safety
+/// The processor must have NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::neon::Neon::new() })
+}
+
+/// # Safety
+/// The processor must have NEON and its dot product.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn neon_dotprod<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::neon_dotprod::NeonDotprod::new() })
+}
+
+/// # Safety
+/// The processor must have NEON, its dot product and its matrix product.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+unsafe fn neon_i8mm<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller promises just that.
+    task.run(unsafe { crate::simd::neon_i8mm::NeonI8mm::new() })
 }

@@ -9,7 +9,7 @@
 //!         sums = 0                                        for 16 rows, a few columns
 //!         for each 4 weights: sums += codes * activations
 //!         dots += sums * group scale
-//!     acc = fma(float(dots), scale of the row * scale of the column, acc)
+//!     value = float(dots) * (scale of the row * scale of the column)
 //! ```
 //!
 //! 1. A processor with a dot product of bytes ([`Isa::DOTS`]) adds to `sums` in 32 bits. Without one they have 16 bits:
@@ -149,7 +149,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         if STEPS == 0 {
             widen(isa, x, &mut wide);
         }
-        for block in 0..len / 256 {
+        // The value of each of a span's superblocks; they live in the first-level cache.
+        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; SPAN / 256];
+        for (block, values) in values.iter_mut().enumerate().take(len / 256) {
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
                 for part in 8 * block..8 * (block + 1) {
@@ -179,17 +181,26 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 let scales = &x[f].scales[block];
                 for c in 0..INTERLEAVED {
                     let dx = isa.splat_row_floats(scales[c]);
-                    let (mut dot, acc) = (dots[f][c], &mut acc[f][c]);
+                    let mut dot = dots[f][c];
                     if kind.offset != 0 {
                         dot = isa.sub_rows(dot, mins[f][c]);
                     }
-                    let scale = isa.mul_row_floats(row_scales, dx);
-                    *acc = isa.fma_row_floats(isa.row_ints_to_floats(dot), scale, *acc);
-                    if kind.mins {
-                        let scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
-                        *acc = isa.fma_row_floats(isa.row_ints_to_floats(mins[f][c]), scale, *acc);
-                    }
+                    let (dot, scale) = (isa.row_ints_to_floats(dot), isa.mul_row_floats(row_scales, dx));
+                    values[f][c] = if kind.mins {
+                        let min_scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
+                        let mins = isa.mul_row_floats(isa.row_ints_to_floats(mins[f][c]), min_scale);
+                        isa.fma_row_floats(dot, scale, mins)
+                    } else {
+                        isa.mul_row_floats(dot, scale)
+                    };
                 }
+            }
+        }
+        for f in 0..F {
+            for c in 0..INTERLEAVED {
+                let first = isa.add_row_floats(values[0][f][c], values[1][f][c]);
+                let second = isa.add_row_floats(values[2][f][c], values[3][f][c]);
+                acc[f][c] = isa.add_row_floats(acc[f][c], isa.add_row_floats(first, second));
             }
         }
     }
@@ -282,18 +293,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         x: &[Four<'_>; F],
         chunk: usize,
     ) -> Tile<I::RowSums, F> {
-        let mut sums = [[isa.no_sums(); INTERLEAVED]; F];
         let w = &self.panel.codes.as_chunks::<STEPS>().0[chunk];
         let x: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<STEPS>().0[chunk]);
-        for step in 0..STEPS {
-            let w = isa.row_codes(&w[step]);
-            for f in 0..F {
-                for c in 0..INTERLEAVED {
-                    sums[f][c] = isa.add_products(sums[f][c], w, x[f][step][c]);
-                }
-            }
-        }
-        sums
+        isa.products::<STEPS, F>(w, &x)
     }
 
     /// Adds the products of wide codes, those of part `part` of the span.

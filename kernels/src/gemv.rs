@@ -3,8 +3,9 @@
 //! Each row's product is the one that [`crate::gemm`] gives bit for bit; here is its definition, by the path of the
 //! format, with `x` the activations:
 //!
-//! - **Superblock**: one accumulator; for each superblock in order, its whole integer sum as one fused
-//!   multiply-add, then, if the format has minimums, theirs as another.
+//! - **Superblock**: the sum, in order and from zero, of spans of [`SPAN`] weights: `(v0 + v1) + (v2 + v3)`, where `v` of a
+//!   superblock is its whole integer sum times its scale, or, if the format has minimums, a fused multiply-add of that to
+//!   the product of theirs; 0 for superblocks behind the row's end.
 //! - **Scaled**: the sum, in order and from zero, of spans of [`SPAN`] weights. A span has eight accumulators; its part
 //!   `k` (32 weights) goes to accumulator `k mod 8` as a fused multiply-add of its integer sum, then of its minimum; one
 //!   tree ([`Isa::sum`]) at the end.
@@ -42,61 +43,76 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
         for (i, block) in blocks.iter().enumerate() {
             prefetch(isa, block, size_of::<B>());
             let group_scales = block.group_scales();
-            let picks = match group_scales {
-                Groups::Of16(scales) => isa.scales_of_16(&scales),
-                Groups::Of32(scales) => isa.scales_of_32(&scales),
-            };
-            let mut dot = [isa.zero_ints(); C];
+            // Scales of 32 weights are broadcast from memory, which costs no shuffle: the compiler must not see that
+            // they come from registers.
+            let (mut picks, mut pairs) = (isa.splat_pair([0; 2]), [[0; 2]; 8]);
+            match group_scales {
+                Groups::Of16(scales) => picks = isa.scales_of_16(&scales),
+                Groups::Of32(scales) => {
+                    pairs = isa.pairs_of(&scales);
+                    core::hint::black_box(&mut pairs);
+                }
+            }
+            // Two sums, so that additions wait less for each other.
+            let mut two = [[isa.zero_ints(); 2]; C];
             for part in 0..8 {
                 let w = block.load_codes(isa, part);
-                let scales = isa.pick(picks, part);
+                let scales = match group_scales {
+                    Groups::Of16(_) => isa.pick(picks, part),
+                    Groups::Of32(_) => isa.splat_pair(pairs[part]),
+                };
                 for c in 0..C {
                     let x = isa.signed_bytes(&codes[c][start + i][part]);
                     let pairs = match B::CODES {
                         Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
                         Codes::Signed => isa.pairs_signed(w, x),
                     };
-                    dot[c] = isa.add_dot_shorts(dot[c], pairs, scales);
+                    two[c][part % 2] = isa.add_dot_shorts(two[c][part % 2], pairs, scales);
                 }
             }
             for c in 0..C {
                 let of_16 = isa.shorts(&sums[c][start + i].of_16);
+                let mut dot = isa.add_ints(two[c][0], two[c][1]);
                 if B::OFFSET != 0 {
                     let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
-                    dot[c] = isa.sub_ints(dot[c], times_offset(isa, scaled, i32::from(B::OFFSET)));
+                    dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }
                 if B::MINS {
                     let group_mins = of_each_16(isa, block.group_mins());
                     mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                 }
-                dots[c][i] = dot[c];
+                dots[c][i] = dot;
             }
         }
-        let count = blocks.len();
-        let of = |i: usize| blocks.get(i).unwrap_or(&blocks[0]);
-        let mut row_scales = eight(isa, |i| of(i).scale());
+        // Lanes behind the row's end are zeros.
+        let of = |scale: Option<Scale>| scale.unwrap_or(Scale::Half([0; 2]));
+        let mut row_scales = eight(isa, |i| of(blocks.get(i).map(B::scale)));
         if B::UNIT != 1.0 {
             row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
         }
         for c in 0..C {
-            let mut column = [0.0; 8];
-            column[..count].copy_from_slice(&scales[c][start..][..count]);
-            let column = isa.floats(&column);
-            let [mut a, mut b] = [[0.0; 8]; 2];
-            isa.store(isa.to_floats(isa.sum_each(&dots[c])), &mut a);
-            isa.store(isa.mul(row_scales, column), &mut b);
-            if B::MINS {
-                let [mut p, mut q] = [[0.0; 8]; 2];
-                let min_scales = isa.mul(eight(isa, |i| of(i).min_scale()), column);
-                isa.store(isa.to_floats(isa.sum_each(&mins[c])), &mut p);
-                isa.store(isa.mul(min_scales, isa.splat(-1.0)), &mut q);
-                for i in 0..count.min(8) {
-                    acc[c] = scalar::fma(p[i], q[i], scalar::fma(a[i], b[i], acc[c]));
+            let column = match scales[c][start..].first_chunk() {
+                Some(eight) => isa.floats(eight),
+                None => {
+                    let mut eight = [0.0; 8];
+                    eight[..blocks.len()].copy_from_slice(&scales[c][start..][..blocks.len()]);
+                    isa.floats(&eight)
                 }
+            };
+            let dots = isa.to_floats(isa.sum_each(&dots[c]));
+            let scale = isa.mul(row_scales, column);
+            let values = if B::MINS {
+                let min_scales = isa.mul(eight(isa, |i| of(blocks.get(i).map(B::min_scale))), column);
+                let mins =
+                    isa.mul(isa.to_floats(isa.sum_each(&mins[c])), isa.mul(min_scales, isa.splat(-1.0)));
+                isa.fma(dots, scale, mins)
             } else {
-                for i in 0..count.min(8) {
-                    acc[c] = scalar::fma(a[i], b[i], acc[c]);
-                }
+                isa.mul(dots, scale)
+            };
+            let [first, second] = isa.sum_fours(values);
+            acc[c] += first;
+            if blocks.len() > SPAN / B::LEN {
+                acc[c] += second;
             }
         }
     }
@@ -121,16 +137,18 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
         let mut part = start;
         for blocks in eights.by_ref() {
             prefetch(isa, &blocks[0], size_of_val(blocks));
-            let mut dots = [[isa.zero_ints(); 8]; C];
-            for i in 0..8 {
-                let w = blocks[i / B::PARTS].load_codes(isa, i % B::PARTS);
+            let mut dots = [[isa.zero_ints(); 4]; C];
+            for pair in 0..4 {
+                let w = two_parts(isa, blocks, pair);
                 for c in 0..C {
-                    dots[c][i] = dot(isa, B::CODES, w, isa.signed_bytes(&codes[c][part..][..8][i]));
+                    let x = &codes[c][part..][..8].as_chunks::<2>().0[pair];
+                    dots[c][pair] =
+                        dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
                 }
             }
             let row_scales = eight(isa, |i| blocks[i / B::PARTS].scale());
             for c in 0..C {
-                let mut dots = isa.sum_each(&dots[c]);
+                let mut dots = isa.sum_halves(&dots[c]);
                 let sums = isa.ints(&sums[c][part..].as_chunks().0[0]);
                 let dx = isa.floats(&scales[c][part..].as_chunks().0[0]);
                 if B::OFFSET != 0 {
@@ -149,15 +167,33 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
             for c in 0..C {
                 let mut lanes = [0.0; 8];
                 isa.store(acc[c], &mut lanes);
-                for (i, lane) in lanes[..left.len() * B::PARTS].iter_mut().enumerate() {
-                    let (block, sum) = (&left[i / B::PARTS], sums[c][part + i]);
-                    let w = block.load_codes(isa, i % B::PARTS);
-                    let products = dot(isa, B::CODES, w, isa.signed_bytes(&codes[c][part + i]));
-                    let dot = isa.sum_ints(products) - B::OFFSET * sum;
-                    let dx = scales[c][part + i];
-                    *lane = scalar::fma(dot as f32, first_of(isa, block.scale()) * dx, *lane);
-                    if B::MINS {
-                        *lane = scalar::fma(first_of(isa, block.min()), dx * sum as f32, *lane);
+                let parts = left.len() * B::PARTS;
+                for pair in 0..parts.div_ceil(2) {
+                    let mut halves = [isa.zero_ints(); 4];
+                    let x = &codes[c][part + 2 * pair..];
+                    halves[0] = if 2 * pair + 1 < parts {
+                        let x = [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])];
+                        dot_two(isa, B::CODES, two_parts(isa, left, pair), x)
+                    } else {
+                        // The last part of all, with nothing beside it: its halves are lane 0's and lane 1's.
+                        let zero = isa.splat_byte(0);
+                        let w = left[2 * pair / B::PARTS].load_codes(isa, 2 * pair % B::PARTS);
+                        let all =
+                            isa.sum_ints(dot_two(isa, B::CODES, [w, zero], [isa.signed_bytes(&x[0]), zero]));
+                        let mut lanes = [0; 8];
+                        lanes[0] = all;
+                        isa.ints(&lanes)
+                    };
+                    let mut dots = [0.0; 8];
+                    isa.store(isa.to_floats(isa.sum_halves(&halves)), &mut dots);
+                    for i in 2 * pair..parts.min(2 * pair + 2) {
+                        let (block, sum, dx) = (&left[i / B::PARTS], sums[c][part + i], scales[c][part + i]);
+                        // Integers below 2^24: floats hold them and their differences exactly.
+                        let dot = dots[i % 2] - (B::OFFSET * sum) as f32;
+                        lanes[i] = scalar::fma(dot, first_of(isa, block.scale()) * dx, lanes[i]);
+                        if B::MINS {
+                            lanes[i] = scalar::fma(first_of(isa, block.min()), dx * sum as f32, lanes[i]);
+                        }
                     }
                 }
                 acc[c] = isa.floats(&lanes);
@@ -231,12 +267,19 @@ fn of_each_16<I: Isa>(isa: I, groups: Groups) -> I::Shorts {
     }
 }
 
+/// The codes of parts `2 pair` and `2 pair + 1` of `blocks`, by sixteens.
+#[inline(always)]
+fn two_parts<I: Isa, B: Scaled>(isa: I, blocks: &[B], pair: usize) -> [I::Bytes; 2] {
+    let (a, b) = (2 * pair, 2 * pair + 1);
+    B::load_two(isa, (&blocks[a / B::PARTS], a % B::PARTS), (&blocks[b / B::PARTS], b % B::PARTS))
+}
+
 /// Products of codes of a format and of activations, added up in lanes of 32 bits.
 #[inline(always)]
-fn dot<I: Isa>(isa: I, codes: Codes, w: I::Bytes, x: I::Bytes) -> I::Ints {
+fn dot_two<I: Isa>(isa: I, codes: Codes, w: [I::Bytes; 2], x: [I::Bytes; 2]) -> I::Ints {
     match codes {
-        Codes::Unsigned(_) => isa.dot_unsigned(w, x),
-        Codes::Signed => isa.dot_signed(w, x),
+        Codes::Unsigned(_) => isa.dot_two_unsigned(w, x),
+        Codes::Signed => isa.dot_two_signed(w, x),
     }
 }
 

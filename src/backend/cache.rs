@@ -316,7 +316,7 @@ mod tests {
         let mut cache = filled(1000, Sees::Last(50));
         // 999 - 128 - 49 = 822, in page 25 of 32.
         assert_eq!((pages(&cache), cache.blocks(0, 0, 24..25).is_err()), (32 - 25, true));
-        assert!(pages(&cache) * BLOCK <= Sees::Last(50).kept(1000, 1));
+        assert!(pages(&cache) <= Sees::Last(50).kept(1000, 1).div_ceil(BLOCK));
         let fork = cache.clone();
         assert_eq!(cache.truncate(1000 - ROLLBACK), 1000 - ROLLBACK);
         assert_eq!(key(&cache, 0, 850, 0), 850.0);

@@ -21,7 +21,7 @@ pub struct Common {
     pub threads: Option<u16>,
     /// Instruction set; results do not depend on it [default: auto, the fastest here]
     #[arg(long, global = true, value_name = "NAME",
-          value_parser = PossibleValuesParser::new(["scalar", "avx2", "avx512", "neon", "auto"]))]
+          value_parser = PossibleValuesParser::new(gristmill::Level::NAMES.iter().copied().chain(["auto"])))]
     pub isa: Option<String>,
     /// What computes; ggml multiplies matrices by ggml, to compare with (`bench` takes several: cpu,ggml)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', default_value = "cpu",

@@ -14,6 +14,7 @@
 
 #[cfg(feature = "cli")]
 mod bench;
+mod cache;
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;

@@ -216,7 +216,7 @@ impl Layout {
         Layout { key_type, value_type, key_dim, value_dim, places }
     }
 
-    /// Lines of a block of one head; `usize::MAX / 64` for more than can be counted.
+    /// Lines of a block of one head; as many as there may be for more than can be counted.
     pub fn lines(&self) -> usize {
         self.places.end / LINE
     }

@@ -192,12 +192,14 @@ pub fn attend(
         let mut at = 0;
         while at < count {
             let size = tile_size(count - at);
+            // The next block is fetched once, so that it does not drive this one out before its time.
+            let last = at + size == count;
             let lines = Lines {
                 level,
                 head,
                 queries: &packed[at * head.key_dim..][..size * head.key_dim],
-                keys,
-                values,
+                keys: if last { keys } else { keys.fetching_nothing() },
+                values: if last { values } else { values.fetching_nothing() },
                 weights: &mut weights[..size],
                 scaled: &mut scaled[..size],
                 seen: core::array::from_fn(|q| if q < size { seen((at + q) / group) } else { 0..0 }),
@@ -387,7 +389,9 @@ impl<const Q: usize> Task for Tile<'_, '_, Q> {
             corrections[q] = softmax(isa, weights, state);
         }
         if alike {
-            panel::values::<I, Q>(isa, weights, &corrections, seen[0].clone(), values, scaled, results);
+            let seen = seen[0].clone();
+            let weights = panel::Weights { weights, corrections, seen, scaled };
+            panel::values::<I, Q>(isa, weights, values, results);
         }
         corrections
     }
@@ -464,8 +468,8 @@ impl<const Q: usize> Task for Values<'_, Q> {
         let Part { weights, scaled, corrections, seen, values, results } = self.0;
         let scaled = &mut scaled.as_chunks_mut::<Q>().0[0];
         let weights = &weights.as_chunks::<Q>().0[0];
-        let corrections = &corrections.as_chunks::<Q>().0[0];
-        panel::values::<I, Q>(isa, weights, corrections, seen, &values, scaled, results);
+        let corrections = corrections.as_chunks::<Q>().0[0];
+        panel::values::<I, Q>(isa, panel::Weights { weights, corrections, seen, scaled }, &values, results);
     }
 }
 

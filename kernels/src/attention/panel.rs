@@ -93,10 +93,23 @@ impl<'a> Matrix<'a> {
     pub fn new(panels: Panels<'a>, scales: Option<&'a [u16]>) -> Self {
         Matrix { panels, scales, next: panels.start() }
     }
+
+    /// The same with nothing to fetch.
+    pub fn fetching_nothing(self) -> Self {
+        Matrix::new(self.panels, self.scales)
+    }
 }
 
-/// Writes to `scores` those of `Q` queries, `[key_dim][Q]`, with the block's positions: where keys have scales, a chain for each
-/// group, and a chain of those times their scales.
+/// Panels that are multiplied at a time: with few queries one alone would wait for its sums.
+const fn panels_of(queries: usize) -> usize {
+    if queries <= 2 { 2 } else { 1 }
+}
+
+/// The sums of `Q` queries and `P` panels.
+type Sums<I, const Q: usize, const P: usize> = [[[<I as Isa>::Floats; 2]; P]; Q];
+
+/// Writes to `scores` those of `Q` queries, `[key_dim][Q]`, with the block's positions: where keys have scales, a chain for
+/// each group, and a chain of those times their scales.
 #[inline(always)]
 pub(super) fn scores<I: Isa, const Q: usize>(
     isa: I,
@@ -122,127 +135,193 @@ fn scores_of<I: Isa, E: Element, const Q: usize>(
     rows: usize,
     scores: &mut [[f32; BLOCK]; Q],
 ) {
-    for (half, panel) in panels.chunks_exact(rows * PANEL).enumerate() {
-        let next = keys.next.wrapping_add(half * size_of_val(panel));
-        let mut total = [[isa.splat(0.0); 2]; Q];
-        match keys.scales {
-            None => chain::<I, E, Q>(isa, &mut total, queries, panel.as_chunks().0, next),
-            Some(scales) => {
-                let groups = queries.chunks(GROUP).zip(panel.chunks(GROUP * PANEL));
-                let groups = groups.zip(scales.as_chunks::<BLOCK>().0).enumerate();
-                for (number, ((queries, panel), scales)) in groups {
-                    let next = next.wrapping_add(number * GROUP * PANEL * size_of::<E::Raw>());
-                    let mut group = [[isa.splat(0.0); 2]; Q];
-                    chain::<I, E, Q>(isa, &mut group, queries, panel.as_chunks().0, next);
-                    let scales = scales[half * PANEL..][..PANEL].as_chunks::<8>().0;
+    if panels_of(Q) == 2 {
+        let (low, high) = panels.split_at(rows * PANEL);
+        scores_of_panels::<I, E, Q, 2>(isa, queries, [low, high], keys, 0, scores);
+    } else {
+        for (number, panel) in panels.chunks_exact(rows * PANEL).enumerate() {
+            scores_of_panels::<I, E, Q, 1>(isa, queries, [panel], keys, number, scores);
+        }
+    }
+}
+
+/// As [`scores`], with the panels from the `first` on.
+#[inline(always)]
+fn scores_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
+    isa: I,
+    queries: &[[f32; Q]],
+    panels: [&[E::Raw]; P],
+    keys: &Matrix<'_>,
+    first: usize,
+    scores: &mut [[f32; BLOCK]; Q],
+) {
+    let bytes = size_of_val(panels[0]);
+    let mut next = [keys.next; P];
+    let mut rows: [&[[E::Raw; PANEL]]; P] = [&[]; P];
+    for p in 0..P {
+        next[p] = keys.next.wrapping_add((first + p) * bytes);
+        rows[p] = panels[p].as_chunks().0;
+    }
+    let mut total = [[[isa.splat(0.0); 2]; P]; Q];
+    match keys.scales {
+        None => chain::<I, E, Q, P>(isa, &mut total, queries, rows, 0, next),
+        Some(scales) => {
+            let groups = queries.chunks(GROUP).zip(scales.as_chunks::<BLOCK>().0);
+            for (number, (queries, scales)) in groups.enumerate() {
+                let mut group = [[[isa.splat(0.0); 2]; P]; Q];
+                chain::<I, E, Q, P>(isa, &mut group, queries, rows, number * GROUP, next);
+                for p in 0..P {
+                    let scales = scales[(first + p) * PANEL..][..PANEL].as_chunks::<8>().0;
                     let scales = [isa.halves_of(&scales[0]), isa.halves_of(&scales[1])];
-                    for (total, group) in total.iter_mut().zip(group) {
+                    for q in 0..Q {
                         for r in 0..2 {
-                            total[r] = isa.fma(scales[r], group[r], total[r]);
+                            total[q][p][r] = isa.fma(scales[r], group[q][p][r], total[q][p][r]);
                         }
                     }
                 }
             }
         }
-        for (scores, total) in scores.iter_mut().zip(total) {
-            let scores = scores[half * PANEL..][..PANEL].as_chunks_mut::<8>().0;
+    }
+    for (scores, total) in scores.iter_mut().zip(total) {
+        for (p, total) in total.iter().enumerate() {
+            let scores = scores[(first + p) * PANEL..][..PANEL].as_chunks_mut::<8>().0;
             isa.store(total[0], &mut scores[0]);
             isa.store(total[1], &mut scores[1]);
         }
     }
 }
 
+/// The rows from `from` on, one for each of the coefficients.
 #[inline(always)]
-fn chain<I: Isa, E: Element, const Q: usize>(
+fn chain<I: Isa, E: Element, const Q: usize, const P: usize>(
     isa: I,
-    acc: &mut [[I::Floats; 2]; Q],
+    acc: &mut Sums<I, Q, P>,
     coefficients: &[[f32; Q]],
-    rows: &[[E::Raw; PANEL]],
-    next: *const u8,
+    mut rows: [&[[E::Raw; PANEL]]; P],
+    from: usize,
+    mut next: [*const u8; P],
 ) {
     let mut sums = *acc;
-    for (i, (coefficients, row)) in coefficients.iter().zip(rows).enumerate() {
-        if size_of::<E::Raw>() < 4 {
-            isa.prefetch(next, i * size_of_val(row));
+    for rows in &mut rows {
+        *rows = &rows[from..from + coefficients.len()];
+    }
+    for next in &mut next {
+        *next = next.wrapping_add(from * size_of::<[E::Raw; PANEL]>());
+    }
+    for (i, (coefficients, first)) in coefficients.iter().zip(rows[0]).enumerate() {
+        let mut row = [first; P];
+        for p in 0..P {
+            if p > 0 {
+                row[p] = &rows[p][i];
+            }
+            if size_of::<E::Raw>() < 4 {
+                isa.prefetch(next[p], i * size_of::<[E::Raw; PANEL]>());
+            }
         }
-        multiply_row::<I, E, Q>(isa, &mut sums, |q| coefficients[q], row);
+        multiply_row::<I, E, Q, P>(isa, &mut sums, |q| coefficients[q], row);
     }
     *acc = sums;
 }
 
-/// `acc[q] += coefficient(q) * row`
+/// `acc[q][p] += coefficient(q) * rows[p]`
 #[inline(always)]
-fn multiply_row<I: Isa, E: Element, const Q: usize>(
+fn multiply_row<I: Isa, E: Element, const Q: usize, const P: usize>(
     isa: I,
-    acc: &mut [[I::Floats; 2]; Q],
+    acc: &mut Sums<I, Q, P>,
     coefficient: impl Fn(usize) -> f32,
-    row: &[E::Raw; PANEL],
+    rows: [&[E::Raw; PANEL]; P],
 ) {
-    let row = row.as_chunks::<8>().0;
-    let row = [E::load(isa, &row[0]), E::load(isa, &row[1])];
+    let mut wide = [[isa.splat(0.0); 2]; P];
+    for (wide, row) in wide.iter_mut().zip(rows) {
+        let row = row.as_chunks::<8>().0;
+        *wide = [E::load(isa, &row[0]), E::load(isa, &row[1])];
+    }
     for (q, acc) in acc.iter_mut().enumerate() {
         let coefficient = isa.splat(coefficient(q));
-        acc[0] = isa.fma(coefficient, row[0], acc[0]);
-        acc[1] = isa.fma(coefficient, row[1], acc[1]);
+        for (acc, row) in acc.iter_mut().zip(wide) {
+            acc[0] = isa.fma(coefficient, row[0], acc[0]);
+            acc[1] = isa.fma(coefficient, row[1], acc[1]);
+        }
     }
 }
 
+/// What [`values`] adds up for `Q` queries.
+pub(super) struct Weights<'a, const Q: usize> {
+    pub weights: &'a [[f32; BLOCK]; Q],
+    /// Factors of what was summed before.
+    pub corrections: [f32; Q],
+    /// The positions that all of them see.
+    pub seen: Range<usize>,
+    /// Room for the weights times the scales.
+    pub scaled: &'a mut [[f32; BLOCK]; Q],
+}
+
 /// `results[q] = results[q] * corrections[q] + weights[q] * values` over the positions `seen`: a chain in order of the
-/// positions. Where values have scales, the weights are multiplied with them first, into `scaled`.
+/// positions. Where values have scales, the weights are multiplied with them first.
 #[inline(always)]
 pub(super) fn values<I: Isa, const Q: usize>(
     isa: I,
-    weights: &[[f32; BLOCK]; Q],
-    corrections: &[f32; Q],
-    seen: Range<usize>,
+    weights: Weights<'_, Q>,
     values: &Matrix<'_>,
-    scaled: &mut [[f32; BLOCK]; Q],
     results: &mut [f32],
 ) {
     match values.panels {
-        Panels::F32(panels) => {
-            values_of::<I, Single, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
-        }
-        Panels::F16(panels) => {
-            values_of::<I, Half, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
-        }
-        Panels::Bf16(panels) => {
-            values_of::<I, Brain, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
-        }
-        Panels::I8(panels) => {
-            values_of::<I, Code, Q>(isa, weights, corrections, seen, panels, values, scaled, results)
-        }
+        Panels::F32(panels) => values_of::<I, Single, Q>(isa, weights, panels, values, results),
+        Panels::F16(panels) => values_of::<I, Half, Q>(isa, weights, panels, values, results),
+        Panels::Bf16(panels) => values_of::<I, Brain, Q>(isa, weights, panels, values, results),
+        Panels::I8(panels) => values_of::<I, Code, Q>(isa, weights, panels, values, results),
     }
 }
 
 #[inline(always)]
 fn values_of<I: Isa, E: Element, const Q: usize>(
     isa: I,
-    weights: &[[f32; BLOCK]; Q],
-    corrections: &[f32; Q],
-    seen: Range<usize>,
+    mut weights: Weights<'_, Q>,
     panels: &[E::Raw],
     values: &Matrix<'_>,
-    scaled: &mut [[f32; BLOCK]; Q],
     results: &mut [f32],
 ) {
-    let width = results.len() / Q;
-    // Multiplying by one changes nothing.
-    let rescale = corrections.iter().any(|&c| c != 1.0);
-    for (number, panel) in panels.chunks_exact(BLOCK * PANEL).enumerate() {
-        let next = values.next.wrapping_add(number * size_of_val(panel));
+    let mut panels = panels.chunks_exact(BLOCK * PANEL).enumerate();
+    // Panels come in pairs of one group's columns; the last may be alone.
+    while let Some((number, panel)) = panels.next() {
         if let (Some(scales), 0) = (values.scales, number % (GROUP / PANEL)) {
             let scales = &scales[number * PANEL / GROUP * BLOCK..][..BLOCK];
-            for (scaled, weights) in scaled.iter_mut().zip(weights) {
+            for (scaled, weights) in weights.scaled.iter_mut().zip(weights.weights) {
                 let weights = weights.as_chunks::<8>().0.iter().zip(scales.as_chunks::<8>().0);
                 for (scaled, (weights, scales)) in scaled.as_chunks_mut::<8>().0.iter_mut().zip(weights) {
                     isa.store(isa.mul(isa.floats(weights), isa.halves_of(scales)), scaled);
                 }
             }
         }
-        let mut acc = [[isa.splat(0.0); 2]; Q];
-        for (q, acc) in acc.iter_mut().enumerate() {
-            let result = results[q * width + number * PANEL..][..PANEL].as_chunks::<8>().0;
+        let second = if panels_of(Q) == 2 { panels.next() } else { None };
+        match second {
+            Some((_, second)) => {
+                values_of_panels::<I, E, Q, 2>(isa, &mut weights, [panel, second], values, number, results);
+            }
+            None => values_of_panels::<I, E, Q, 1>(isa, &mut weights, [panel], values, number, results),
+        }
+    }
+}
+
+/// As [`values`], with the panels from the `first` on.
+#[inline(always)]
+fn values_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
+    isa: I,
+    weights: &mut Weights<'_, Q>,
+    panels: [&[E::Raw]; P],
+    values: &Matrix<'_>,
+    first: usize,
+    results: &mut [f32],
+) {
+    let Weights { weights, corrections, seen, scaled } = weights;
+    let weights = if values.scales.is_some() { &**scaled } else { *weights };
+    let width = results.len() / Q;
+    // Multiplying by one changes nothing.
+    let rescale = corrections.iter().any(|&c| c != 1.0);
+    let mut acc = [[[isa.splat(0.0); 2]; P]; Q];
+    for (q, acc) in acc.iter_mut().enumerate() {
+        for (p, acc) in acc.iter_mut().enumerate() {
+            let result = results[q * width + (first + p) * PANEL..][..PANEL].as_chunks::<8>().0;
             for r in 0..2 {
                 acc[r] = isa.floats(&result[r]);
                 if rescale {
@@ -250,17 +329,27 @@ fn values_of<I: Isa, E: Element, const Q: usize>(
                 }
             }
         }
-        let rows = &panel.as_chunks::<PANEL>().0.as_chunks::<BLOCK>().0[0];
-        let weights = if values.scales.is_some() { &*scaled } else { weights };
-        // Cut once more, so that the compiler sees it.
-        for j in seen.start..seen.end.min(BLOCK) {
+    }
+    let mut rows = [&panels[0].as_chunks::<PANEL>().0.as_chunks::<BLOCK>().0[0]; P];
+    let mut next = [values.next; P];
+    for p in 0..P {
+        rows[p] = &panels[p].as_chunks::<PANEL>().0.as_chunks::<BLOCK>().0[0];
+        next[p] = values.next.wrapping_add((first + p) * size_of_val(panels[p]));
+    }
+    // Cut once more, so that the compiler sees it.
+    for j in seen.start..seen.end.min(BLOCK) {
+        let mut row = [&rows[0][j]; P];
+        for p in 0..P {
+            row[p] = &rows[p][j];
             if size_of::<E::Raw>() < 4 {
-                isa.prefetch(next, j * PANEL * size_of::<E::Raw>());
+                isa.prefetch(next[p], j * size_of::<[E::Raw; PANEL]>());
             }
-            multiply_row::<I, E, Q>(isa, &mut acc, |q| weights[q][j], &rows[j]);
         }
-        for (q, acc) in acc.iter().enumerate() {
-            let result = results[q * width + number * PANEL..][..PANEL].as_chunks_mut::<8>().0;
+        multiply_row::<I, E, Q, P>(isa, &mut acc, |q| weights[q][j], row);
+    }
+    for (q, acc) in acc.iter().enumerate() {
+        for (p, acc) in acc.iter().enumerate() {
+            let result = results[q * width + (first + p) * PANEL..][..PANEL].as_chunks_mut::<8>().0;
             isa.store(acc[0], &mut result[0]);
             isa.store(acc[1], &mut result[1]);
         }

@@ -39,16 +39,17 @@ pub enum Scale {
 /// Eight scales, from blocks of one format.
 #[inline(always)]
 pub(crate) fn eight<I: Isa>(isa: I, scale: impl Fn(usize) -> Scale) -> I::Floats {
-    let (mut halves, mut floats) = ([0; 8], [0.0; 8]);
+    // Put together in general registers: the vector ones' shuffles are what decode has least of.
+    let (mut halves, mut floats) = ([0_u64; 2], [0.0; 8]);
     for i in 0..8 {
         match scale(i) {
-            Scale::Half(bits) => halves[i] = u16::from_le_bytes(bits),
+            Scale::Half(bits) => halves[i / 4] |= u64::from(u16::from_le_bytes(bits)) << (16 * (i % 4)),
             Scale::Float(float) => floats[i] = float,
         }
     }
     // Blocks of one format all answer in one way: the other arm is compiled away.
     match scale(0) {
-        Scale::Half(_) => isa.halves_of(&halves),
+        Scale::Half(_) => isa.halves_of(&bytemuck::cast(halves.map(u64::to_le))),
         Scale::Float(_) => isa.floats(&floats),
     }
 }
@@ -66,6 +67,11 @@ pub trait Scaled: Block {
 
     /// The codes of part `part`.
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
+    /// The codes of a part of each of two blocks: the first sixteen of both, and the last sixteen of both.
+    #[inline(always)]
+    fn load_two<I: Isa>(isa: I, a: (&Self, usize), b: (&Self, usize)) -> [I::Bytes; 2] {
+        isa.exchange(a.0.load_codes(isa, a.1), b.0.load_codes(isa, b.1))
+    }
     /// The scale.
     fn scale(&self) -> Scale;
     /// The minimum.

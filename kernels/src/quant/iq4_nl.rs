@@ -55,6 +55,11 @@ impl Scaled for Iq4Nl {
         isa.lookup(&LEVELS, isa.nibbles(&self.qs))
     }
     #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (a, _): (&Self, usize), (b, _): (&Self, usize)) -> [I::Bytes; 2] {
+        let [low, high] = isa.nibbles_of_two(&a.qs, &b.qs);
+        [isa.lookup(&LEVELS, low), isa.lookup(&LEVELS, high)]
+    }
+    #[inline(always)]
     fn scale(&self) -> Scale {
         Scale::Half(self.d)
     }

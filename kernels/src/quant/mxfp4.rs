@@ -51,14 +51,21 @@ impl Block for Mxfp4 {
     }
 }
 
+/// The levels, doubled and raised by 16.
+const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+
 impl Scaled for Mxfp4 {
     const CODES: Codes = Codes::Unsigned(28);
     const OFFSET: i32 = 16;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
-        const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
         isa.lookup(&RAISED, isa.nibbles(&self.qs))
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (a, _): (&Self, usize), (b, _): (&Self, usize)) -> [I::Bytes; 2] {
+        let [low, high] = isa.nibbles_of_two(&a.qs, &b.qs);
+        [isa.lookup(&RAISED, low), isa.lookup(&RAISED, high)]
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

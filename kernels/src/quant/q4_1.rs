@@ -49,6 +49,10 @@ impl Scaled for Q4_1 {
         isa.nibbles(&self.qs)
     }
     #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (a, _): (&Self, usize), (b, _): (&Self, usize)) -> [I::Bytes; 2] {
+        isa.nibbles_of_two(&a.qs, &b.qs)
+    }
+    #[inline(always)]
     fn scale(&self) -> Scale {
         Scale::Half(self.d)
     }

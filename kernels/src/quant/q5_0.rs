@@ -26,6 +26,23 @@ pub(super) fn load_codes<I: Isa>(isa: I, qs: &[u8; 16], qh: [u8; 4]) -> I::Bytes
     isa.or(isa.nibbles(qs), fifth)
 }
 
+/// [`load_codes`] of two blocks, by sixteens.
+#[inline(always)]
+pub(super) fn load_two<I: Isa>(
+    isa: I,
+    (a, a_high): (&[u8; 16], [u8; 4]),
+    (b, b_high): (&[u8; 16], [u8; 4]),
+) -> [I::Bytes; 2] {
+    let (a_high, b_high) = (u32::from_le_bytes(a_high), u32::from_le_bytes(b_high));
+    let [low, high] = isa.nibbles_of_two(a, b);
+    let bit = isa.splat_byte(0x10);
+    let fifths = [a_high & 0xffff | b_high << 16, a_high >> 16 | b_high & 0xffff_0000];
+    [
+        isa.or(low, isa.and(isa.spread_bits(fifths[0]), bit)),
+        isa.or(high, isa.and(isa.spread_bits(fifths[1]), bit)),
+    ]
+}
+
 /// 32 weights of type `q5_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -60,6 +77,10 @@ impl Scaled for Q5_0 {
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, _part: usize) -> I::Bytes {
         load_codes(isa, &self.qs, self.qh)
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (a, _): (&Self, usize), (b, _): (&Self, usize)) -> [I::Bytes; 2] {
+        load_two(isa, (&a.qs, a.qh), (&b.qs, b.qh))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -51,6 +51,10 @@ impl Scaled for Q5_1 {
         q5_0::load_codes(isa, &self.qs, self.qh)
     }
     #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (a, _): (&Self, usize), (b, _): (&Self, usize)) -> [I::Bytes; 2] {
+        q5_0::load_two(isa, (&a.qs, a.qh), (&b.qs, b.qh))
+    }
+    #[inline(always)]
     fn scale(&self) -> Scale {
         Scale::Half(self.d)
     }

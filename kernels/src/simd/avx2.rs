@@ -89,6 +89,14 @@ macro_rules! avx2_words {
                 let shifted = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4));
                 _mm256_and_si256(shifted, _mm256_set1_epi8(15))
             }
+            fn nibbles_of_two(a: &[u8; 16], b: &[u8; 16]) -> [__m256i; 2] {
+                let (a, b) = (_mm_loadu_si128(a.as_ptr().cast()), _mm_loadu_si128(b.as_ptr().cast()));
+                let (both, mask) = (_mm256_set_m128i(b, a), _mm256_set1_epi8(15));
+                [_mm256_and_si256(both, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask)]
+            }
+            fn exchange(a: __m256i, b: __m256i) -> [__m256i; 2] {
+                [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+            }
             fn quarters(from: &[u8; 8]) -> __m256i {
                 // Each byte in 32 bits; field k moves by 6 k bits into byte k.
                 let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
@@ -172,8 +180,13 @@ macro_rules! avx2_words {
                 let eight = _mm_loadl_epi64(from.as_ptr().cast());
                 _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(eight, eight))
             }
-            fn scales_of_32(scales: &[i8; 8]) -> __m256i {
-                _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())))
+            fn pairs_of(from: &[i8; 8]) -> [[i16; 2]; 8] {
+                let wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
+                let low = _mm256_and_si256(wide, _mm256_set1_epi32(0xffff));
+                let mut to = [[0; 2]; 8];
+                let twice = _mm256_or_si256(low, _mm256_slli_epi32::<16>(wide));
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), twice);
+                to
             }
             fn scales_of_16(scales: &[i8; 16]) -> __m256i {
                 // The even sixteens' scales in the lower half, the odd ones' in the upper.
@@ -206,6 +219,13 @@ macro_rules! avx2_words {
                     _mm256_permute2x128_si256::<0x20>(low, high),
                     _mm256_permute2x128_si256::<0x31>(low, high),
                 )
+            }
+            fn sum_halves(a: &[__m256i; 4]) -> __m256i {
+                let low = _mm256_hadd_epi32(a[0], a[1]);
+                let high = _mm256_hadd_epi32(a[2], a[3]);
+                // Lanes: lower halves of 0 to 3, upper halves of 0 to 3.
+                let dealt = _mm256_hadd_epi32(low, high);
+                _mm256_permutevar8x32_epi32(dealt, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
             }
             fn to_floats(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
 
@@ -259,6 +279,11 @@ macro_rules! avx2_words {
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
             }
+            fn sum_fours(a: __m256) -> [f32; 2] {
+                let pairs = _mm256_hadd_ps(a, a);
+                let fours = _mm256_hadd_ps(pairs, pairs);
+                [_mm256_cvtss_f32(fours), _mm_cvtss_f32(_mm256_extractf128_ps::<1>(fours))]
+            }
             fn to_codes(a: [__m256; 4]) -> __m256i {
                 let low = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
                 let high = _mm256_packs_epi32(_mm256_cvtps_epi32(a[2]), _mm256_cvtps_epi32(a[3]));
@@ -297,12 +322,15 @@ impl Isa for Avx2 {
     rows_of_two_registers!();
 
     words! {
-        fn dot_unsigned(u: __m256i, s: __m256i) -> __m256i {
-            _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))
-        }
-        fn dot_signed(w: __m256i, s: __m256i) -> __m256i {
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w));
+        fn dot_two_unsigned(u: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
+            let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(u[0], s[0]), _mm256_maddubs_epi16(u[1], s[1]));
             _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+        }
+        fn dot_two_signed(w: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
+            let one = _mm256_set1_epi16(1);
+            let a = _mm256_maddubs_epi16(_mm256_abs_epi8(w[0]), _mm256_sign_epi8(s[0], w[0]));
+            let b = _mm256_maddubs_epi16(_mm256_abs_epi8(w[1]), _mm256_sign_epi8(s[1], w[1]));
+            _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one))
         }
         fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i {
             _mm256_add_epi32(to, _mm256_madd_epi16(a, b))

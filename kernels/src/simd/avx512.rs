@@ -37,11 +37,12 @@ impl Isa for Avx512 {
     }
 
     words! {
-        fn dot_unsigned(u: __m256i, s: __m256i) -> __m256i {
-            _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, s)
+        fn dot_two_unsigned(u: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
+            _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), u[0], s[0]), u[1], s[1])
         }
-        fn dot_signed(w: __m256i, s: __m256i) -> __m256i {
-            _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(s, w))
+        fn dot_two_signed(w: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
+            let a = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(w[0]), _mm256_sign_epi8(s[0], w[0]));
+            _mm256_dpbusd_epi32(a, _mm256_abs_epi8(w[1]), _mm256_sign_epi8(s[1], w[1]))
         }
         fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_dpwssd_epi32(to, a, b) }
         fn row_codes(from: &[[u8; 4]; 16]) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }

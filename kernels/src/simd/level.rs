@@ -16,15 +16,23 @@ pub(crate) enum Kind {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 /// Whether the processor has all of these features. Without the standard library nobody can be asked: what the build
 /// assumes is all that is known.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! has {
     ($($feature:tt),*) => {{
-        #[cfg(feature = "std")]
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
         { true $(&& std::is_x86_feature_detected!($feature))* }
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        { true $(&& std::arch::is_aarch64_feature_detected!($feature))* }
         #[cfg(not(feature = "std"))]
         { cfg!(all($(target_feature = $feature),*)) }
     }};
@@ -32,7 +40,8 @@ macro_rules! has {
 
 impl Level {
     /// The names that [`Level::named`] knows, on any processor.
-    pub const NAMES: &'static [&'static str] = &["scalar", "avx2", "avx-vnni", "avx512", "neon"];
+    pub const NAMES: &'static [&'static str] =
+        &["scalar", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod", "neon-i8mm"];
 
     /// Plain Rust: there on every processor, and the specification for all others.
     pub const SCALAR: Level = Level(Kind::Scalar);
@@ -49,7 +58,16 @@ impl Level {
                 (avx2 && avx512).then_some(Level(Kind::Avx512)),
             ]
         };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let wide = {
+            let neon = has!("neon");
+            [
+                neon.then_some(Level(Kind::Neon)),
+                (neon && has!("dotprod")).then_some(Level(Kind::NeonDotprod)),
+                (neon && has!("dotprod", "i8mm")).then_some(Level(Kind::NeonI8mm)),
+            ]
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let wide = [None; 0];
         core::iter::once(Level::SCALAR).chain(wide.into_iter().flatten())
     }
@@ -74,6 +92,12 @@ impl Level {
             Kind::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => "neon-i8mm",
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Every loop of this crate is written once over [`Isa`] and compiled once for each level. The words of decode are 32
 //! codes wide (each coded ggml block is a multiple of 32): AVX2 holds that in one register, NEON in two, the scalar
-//! level in an array. Those of prefill are sixteen rows wide ([`crate::tile`]). Integer words are exact, and float words
+//! level in an array. Those of prefill are sixteen rows wide (`tile.rs`). Integer words are exact, and float words
 //! round once, as IEEE 754 says, so **every level gives the same bits**; [`scalar`] is the specification.
 //!
 //! Loops over the vocabulary are functions of their own, `#[inline(always)]`, and `for` loops: a closure (in `map`,
@@ -19,6 +19,12 @@ pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx_vnni;
 pub(crate) mod level;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod scalar;
 
 pub use level::Level;
@@ -64,6 +70,10 @@ pub trait Isa: Copy {
     fn signed_bytes(self, from: &[i8; 32]) -> Self::Bytes;
     /// The low nibbles of 16 bytes, then their high nibbles.
     fn nibbles(self, from: &[u8; 16]) -> Self::Bytes;
+    /// The low nibbles of twice 16 bytes, and their high nibbles.
+    fn nibbles_of_two(self, a: &[u8; 16], b: &[u8; 16]) -> [Self::Bytes; 2];
+    /// The first sixteen of `a` and of `b`, and the last sixteen of both.
+    fn exchange(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
     /// Bytes `4 j` to `4 j + 3` are the four two-bit fields of byte `j`, the lowest first.
     fn quarters(self, from: &[u8; 8]) -> Self::Bytes;
     /// Four times eight bytes, from places of their own.
@@ -103,11 +113,11 @@ pub trait Isa: Copy {
     fn pairs_unsigned(self, u: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
     /// Products of signed codes, `w` from -128 to 127 and `s` from -127 to 127, neighbours added.
     fn pairs_signed(self, w: Self::Bytes, s: Self::Bytes) -> Self::Shorts;
-    /// Products of unsigned codes (0 to 127) and signed ones (-127 to 127), added up: a lane has the products of some four
-    /// neighbours; only the sum of all lanes is defined.
-    fn dot_unsigned(self, u: Self::Bytes, s: Self::Bytes) -> Self::Ints;
+    /// Products of unsigned codes (0 to 63) and signed ones (-127 to 127), added up in fours: lane `i` has those of codes `4
+    /// i` to `4 i + 3` of both registers.
+    fn dot_two_unsigned(self, u: [Self::Bytes; 2], s: [Self::Bytes; 2]) -> Self::Ints;
     /// The same for signed codes, `w` from -128 to 127 and `s` from -127 to 127.
-    fn dot_signed(self, w: Self::Bytes, s: Self::Bytes) -> Self::Ints;
+    fn dot_two_signed(self, w: [Self::Bytes; 2], s: [Self::Bytes; 2]) -> Self::Ints;
     /// 16 integers from memory.
     fn shorts(self, from: &[i16; 16]) -> Self::Shorts;
     /// Products in 32 bits, neighbours added to `to`: lane `i` is `to[i] + a[2i] b[2i] + a[2i+1] b[2i+1]`.
@@ -118,8 +128,8 @@ pub trait Isa: Copy {
     fn widen(self, from: &[i8; 16]) -> Self::Shorts;
     /// 8 signed bytes, each twice in a row, widened.
     fn widen_twice(self, from: &[i8; 8]) -> Self::Shorts;
-    /// One signed byte for each 32 weights of a superblock, widened, as [`Isa::pick`] wants it.
-    fn scales_of_32(self, scales: &[i8; 8]) -> Self::Shorts;
+    /// 8 signed bytes, each twice, widened.
+    fn pairs_of(self, from: &[i8; 8]) -> [[i16; 2]; 8];
     /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it.
     fn scales_of_16(self, scales: &[i8; 16]) -> Self::Shorts;
     /// The scales of part `part` (32 weights), each over the eight lanes of its sixteen weights' products.
@@ -143,6 +153,8 @@ pub trait Isa: Copy {
     fn sum_ints(self, a: Self::Ints) -> i32;
     /// Lane `i` is the sum of the lanes of `a[i]`, wrapping.
     fn sum_each(self, a: &[Self::Ints; 8]) -> Self::Ints;
+    /// Lane `2 i` is the sum of the lower four lanes of `a[i]`, lane `2 i + 1` that of the upper four, wrapping.
+    fn sum_halves(self, a: &[Self::Ints; 4]) -> Self::Ints;
     /// Each integer as the nearest float, ties to even.
     fn to_floats(self, a: Self::Ints) -> Self::Floats;
 
@@ -194,6 +206,8 @@ pub trait Isa: Copy {
     fn max_magnitudes(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The sum of the lanes in one fixed order: `((0+4) + (2+6)) + ((1+5) + (3+7))`.
     fn sum(self, a: Self::Floats) -> f32;
+    /// The sums of the lower four lanes and of the upper four: `(0+1) + (2+3)`, `(4+5) + (6+7)`.
+    fn sum_fours(self, a: Self::Floats) -> [f32; 2];
     /// Integers from -127 to 127 as bytes: four registers to 32 codes in their order.
     fn to_codes(self, a: [Self::Floats; 4]) -> Self::Bytes;
     /// 8 signed bytes from memory, as floats.
@@ -249,6 +263,26 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
         self.store_bytes(a, bytemuck::cast_mut(to));
+    }
+
+    /// The products of `STEPS` times four codes of each row with those of `F` times four columns, added up: the
+    /// microkernel of `gemm.rs`.
+    #[inline(always)]
+    fn products<const STEPS: usize, const F: usize>(
+        self,
+        w: &[[[u8; 4]; 16]; STEPS],
+        x: &[&[[[i8; 4]; 4]; STEPS]; F],
+    ) -> [[Self::RowSums; 4]; F] {
+        let mut sums = [[self.no_sums(); 4]; F];
+        for step in 0..STEPS {
+            let w = self.row_codes(&w[step]);
+            for f in 0..F {
+                for c in 0..4 {
+                    sums[f][c] = self.add_products(sums[f][c], w, x[f][step][c]);
+                }
+            }
+        }
+        sums
     }
 
     /// `e` to the power of `a`, within 2 units in the last place; 0 below -87.3, infinite above 88.7, NaN of NaN.

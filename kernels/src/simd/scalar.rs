@@ -50,6 +50,14 @@ impl Isa for Scalar {
         lanes(|i| if i < 16 { from[i] & 15 } else { from[i - 16] >> 4 })
     }
     #[inline(always)]
+    fn nibbles_of_two(self, a: &[u8; 16], b: &[u8; 16]) -> [[u8; 32]; 2] {
+        self.exchange(self.nibbles(a), self.nibbles(b))
+    }
+    #[inline(always)]
+    fn exchange(self, a: [u8; 32], b: [u8; 32]) -> [[u8; 32]; 2] {
+        lanes(|half| lanes(|i| if i < 16 { a[16 * half + i] } else { b[16 * half + i - 16] }))
+    }
+    #[inline(always)]
     fn quarters(self, from: &[u8; 8]) -> [u8; 32] {
         lanes(|i| from[i / 4] >> (2 * (i % 4)) & 3)
     }
@@ -121,12 +129,18 @@ impl Isa for Scalar {
         lanes(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
     }
     #[inline(always)]
-    fn dot_unsigned(self, u: [u8; 32], s: [u8; 32]) -> [i32; 8] {
-        lanes(|i| (4 * i..4 * i + 4).map(|i| i32::from(u[i]) * i32::from(s[i] as i8)).sum())
+    fn dot_two_unsigned(self, u: [[u8; 32]; 2], s: [[u8; 32]; 2]) -> [i32; 8] {
+        let four = |r: usize, i: usize| {
+            (4 * i..4 * i + 4).map(|i| i32::from(u[r][i]) * i32::from(s[r][i] as i8)).sum::<i32>()
+        };
+        lanes(|i| four(0, i) + four(1, i))
     }
     #[inline(always)]
-    fn dot_signed(self, w: [u8; 32], s: [u8; 32]) -> [i32; 8] {
-        lanes(|i| (4 * i..4 * i + 4).map(|i| i32::from(w[i] as i8) * i32::from(s[i] as i8)).sum())
+    fn dot_two_signed(self, w: [[u8; 32]; 2], s: [[u8; 32]; 2]) -> [i32; 8] {
+        let four = |r: usize, i: usize| {
+            (4 * i..4 * i + 4).map(|i| i32::from(w[r][i] as i8) * i32::from(s[r][i] as i8)).sum::<i32>()
+        };
+        lanes(|i| four(0, i) + four(1, i))
     }
     #[inline(always)]
     fn shorts(self, from: &[i16; 16]) -> [i16; 16] {
@@ -150,8 +164,8 @@ impl Isa for Scalar {
         lanes(|i| i16::from(from[i / 2]))
     }
     #[inline(always)]
-    fn scales_of_32(self, scales: &[i8; 8]) -> [i16; 16] {
-        self.widen_twice(scales)
+    fn pairs_of(self, from: &[i8; 8]) -> [[i16; 2]; 8] {
+        from.map(|a| [i16::from(a); 2])
     }
     #[inline(always)]
     fn scales_of_16(self, scales: &[i8; 16]) -> [i16; 16] {
@@ -193,6 +207,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn sum_each(self, a: &[[i32; 8]; 8]) -> [i32; 8] {
         a.map(|a| self.sum_ints(a))
+    }
+    #[inline(always)]
+    fn sum_halves(self, a: &[[i32; 8]; 4]) -> [i32; 8] {
+        lanes(|i| a[i / 2][4 * (i % 2)..][..4].iter().fold(0_i32, |sum, &lane| sum.wrapping_add(lane)))
     }
     #[inline(always)]
     fn to_floats(self, a: [i32; 8]) -> [f32; 8] {
@@ -279,6 +297,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn sum(self, a: [f32; 8]) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    fn sum_fours(self, a: [f32; 8]) -> [f32; 2] {
+        [(a[0] + a[1]) + (a[2] + a[3]), (a[4] + a[5]) + (a[6] + a[7])]
     }
     #[inline(always)]
     fn to_codes(self, a: [[f32; 8]; 4]) -> [u8; 32] {

@@ -85,3 +85,17 @@ fn words_mean_what_they_say() {
     assert_eq!(find("add_bytes")[31], 0x79);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
 }
+
+/// Emulators set the variable: what they run must not fall back silently.
+#[test]
+fn the_levels_are_those_that_are_expected() {
+    let found: Vec<_> = Level::available().map(Level::name).collect();
+    let found = found.join(",");
+    if let Ok(expected) = std::env::var("GRISTMILL_LEVELS") {
+        assert_eq!(found, expected);
+    }
+    for level in Level::available() {
+        assert!(Level::NAMES.contains(&level.name()), "{level}");
+        assert_eq!(Level::named(level.name()), Some(level));
+    }
+}

@@ -260,3 +260,134 @@ impl Work<'_, '_> {
         failed.result()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gristmill_kernels::attention::CacheType;
+    use gristmill_kernels::simd::Level;
+
+    use super::super::Workspace;
+    use super::super::threads::Threads;
+    use super::*;
+    use crate::backend::{LayerShape, Sees};
+
+    const HEADS: usize = 4;
+    const SHAPE: LayerShape = LayerShape { heads: 2, key_dim: 6, value_dim: 5, sees: Sees::Past };
+
+    fn noise(i: usize) -> f32 {
+        ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Row `position` of the queries (0), keys (1) or values (2).
+    fn row(which: usize, position: usize) -> Vec<f32> {
+        let width =
+            [HEADS * SHAPE.key_dim, SHAPE.heads * SHAPE.key_dim, SHAPE.heads * SHAPE.value_dim][which];
+        (0..width).map(|i| noise(position * 131 + i * 7 + which * 1009) * 2.0).collect()
+    }
+
+    /// The results of `len` positions that come in batches of these sizes in turn.
+    fn run(spec: &Attention, types: CacheType, len: usize, batches: &[usize], threads: usize) -> Vec<f32> {
+        let mut cache = Cache::new(types.into(), [spec.shape]);
+        let mut work = Workspace::default();
+        let mut results = Vec::new();
+        let threads = Threads::new(threads).unwrap();
+        let mut start = 0;
+        for &batch in batches.iter().cycle() {
+            let positions = start..(start + batch).min(len);
+            threads.enter(|team| {
+                let mut cpu = Cpu::new(Level::detect(), team, &mut work);
+                let acts = [0, 1, 2].map(|which| {
+                    let rows: Vec<f32> = positions.clone().flat_map(|pos| row(which, pos)).collect();
+                    let (act, mut data) = cpu.make(positions.len(), rows.len() / positions.len()).unwrap();
+                    data.copy_from_slice(&rows);
+                    cpu.put(act, data);
+                    act
+                });
+                let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, acts).unwrap();
+                results.extend_from_slice(cpu.read(out));
+            });
+            start = positions.end;
+            if start == len {
+                return results;
+            }
+        }
+        results
+    }
+
+    /// Softmax of scores times values, in double precision.
+    fn naive(spec: &Attention, len: usize, sees: impl Fn(usize, usize) -> bool) -> Vec<f64> {
+        let Attention { scale, .. } = *spec;
+        let mut results = Vec::new();
+        for position in 0..len {
+            let query = row(0, position);
+            for head in 0..HEADS {
+                let kv = head / (HEADS / SHAPE.heads);
+                let query = &query[head * SHAPE.key_dim..][..SHAPE.key_dim];
+                let mut sums = [0.0; SHAPE.value_dim];
+                let mut all = spec.sinks.get(head).map_or(0.0, |&sink| f64::from(sink).exp());
+                for other in (0..len).filter(|&other| sees(position, other)) {
+                    let key = &row(1, other)[kv * SHAPE.key_dim..][..SHAPE.key_dim];
+                    let dot: f64 = query.iter().zip(key).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                    let far = position.abs_diff(other) as f64;
+                    let slope = spec.slopes.get(head).map_or(0.0, |&slope| f64::from(slope));
+                    let weight = (dot * f64::from(scale) - slope * far).exp();
+                    all += weight;
+                    let value = &row(2, other)[kv * SHAPE.value_dim..][..SHAPE.value_dim];
+                    sums.iter_mut().zip(value).for_each(|(sum, &v)| *sum += weight * f64::from(v));
+                }
+                results.extend(sums.map(|sum| sum / all));
+            }
+        }
+        results
+    }
+
+    fn close(found: &[f32], expected: &[f64], what: &str) {
+        assert_eq!(found.len(), expected.len());
+        for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((f64::from(found) - expected).abs() < 3e-6, "{what}: {i}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn tokens_see_what_they_should_however_they_come() {
+        type Rule = fn(usize, usize) -> bool;
+        let rules: [(Sees, Rule); 4] = [
+            (Sees::Past, |position, other| other <= position),
+            (Sees::Last(70), |position, other| other <= position && other + 70 > position),
+            (Sees::Chunk(96), |position, other| other <= position && other / 96 == position / 96),
+            (Sees::Last(1), |position, other| other == position),
+        ];
+        let len = 1100;
+        for (sees, rule) in rules {
+            let shape = LayerShape { sees, ..SHAPE };
+            let spec = Attention {
+                heads: HEADS,
+                shape,
+                scale: 0.4,
+                sinks: vec![0.5, -1.0, 2.0, 0.0],
+                slopes: vec![0.0, 0.01, 0.1, 0.5],
+                ..Attention::default()
+            };
+            let found = run(&spec, CacheType::F32, len, &[512], 1);
+            close(&found, &naive(&spec, len, rule), &format!("{sees:?}"));
+            for (batches, threads) in [(&[1][..], 4), (&[37, 1, 300, 2], 3)] {
+                assert!(run(&spec, CacheType::F32, len, batches, threads) == found, "{sees:?} {batches:?}");
+            }
+            let found = run(&spec, CacheType::Q8_0, len, &[512], 1);
+            assert!(run(&spec, CacheType::Q8_0, len, &[1, 130], 4) == found, "{sees:?} q8_0");
+        }
+    }
+
+    #[test]
+    fn encoders_see_both_sides() {
+        let len = 600;
+        for (sees, far) in [(Sees::All, usize::MAX), (Sees::Near(40), 40)] {
+            let shape = LayerShape { sees, ..SHAPE };
+            let slopes = vec![0.01, 0.0, 0.1, 0.5];
+            let spec = Attention { heads: HEADS, shape, scale: 0.4, slopes, ..Attention::default() };
+            let found = run(&spec, CacheType::F32, len, &[len], 2);
+            let expected = naive(&spec, len, |position, other| position.abs_diff(other) <= far);
+            close(&found, &expected, &format!("{sees:?}"));
+        }
+    }
+}
