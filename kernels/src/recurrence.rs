@@ -59,7 +59,11 @@ pub fn recur<'a>(
 ) -> Result<(), Mismatch> {
     let width = out.rows();
     if width == 0 || !width.is_multiple_of(8) || !state.len().is_multiple_of(width) {
-        return Err(Mismatch { what: "floats of a state of whole rows", expected: width, found: state.len() });
+        return Err(Mismatch {
+            what: "floats of a state of whole rows",
+            expected: width,
+            found: state.len(),
+        });
     }
     if out.columns() != steps.len() {
         return Err(Mismatch { what: "columns of results", expected: steps.len(), found: out.columns() });
@@ -281,7 +285,8 @@ mod tests {
                 let mut out = vec![0.0; channels];
                 convolve(level, &weights, Some(&bias), &rows, &mut out).unwrap();
                 for c in 0..channels {
-                    let fma = |sum: f32, j: usize| weights[j * channels + c].mul_add(rows[j * channels + c], sum);
+                    let fma =
+                        |sum: f32, j: usize| weights[j * channels + c].mul_add(rows[j * channels + c], sum);
                     assert_eq!(out[c], (0..3).fold(bias[c], fma), "{level}");
                 }
             }

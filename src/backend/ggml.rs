@@ -6,8 +6,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cpu::Cpu;
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Scan,
-    Slots, Turns,
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
+    Scan, Slots, Turns,
 };
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};

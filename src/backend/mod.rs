@@ -13,10 +13,10 @@ mod state;
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
 pub(crate) use experts::{Grouped, Slots};
-pub(crate) use recurrence::{Convolution, Recurrence, Scan};
-pub(crate) use state::KEPT as KEPT_STATES;
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
+pub(crate) use recurrence::{Convolution, Recurrence, Scan};
+pub(crate) use state::KEPT as KEPT_STATES;
 
 use std::ops::Range;
 

@@ -10,11 +10,14 @@ use crate::{Error, Result};
 /// back.
 pub(crate) const KEPT: usize = 2;
 
+/// A state, with the number of tokens that are in it.
+type Kept = (usize, Arc<Vec<f32>>);
+
 /// The states of one sequence, shared as its pages are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct States {
-    /// For each recurrent layer its states with the number of tokens that are in them, ascending.
-    layers: BTreeMap<usize, Vec<(usize, Arc<Vec<f32>>)>>,
+    /// The states of each recurrent layer, those of fewer tokens first.
+    layers: BTreeMap<usize, Vec<Kept>>,
 }
 
 impl States {

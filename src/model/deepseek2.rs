@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Block, Decoder, Dense, Experts, FeedForward, LatentAttention, Router, Scoring, Shared, Sizes};
+use super::layers::{
+    Block, Decoder, Dense, Experts, FeedForward, LatentAttention, Router, Scoring, Shared, Sizes,
+};
 use super::loader::{Loader, Norms};
 use super::rope::Rope;
 use crate::Result;

@@ -5,7 +5,8 @@
 
 use super::Network;
 use super::layers::{
-    Block, Decoder, Dense, Experts, FeedForward, KeptAttention, PerLayer, PerLayerBlock, Router, Scoring, Sizes,
+    Block, Decoder, Dense, Experts, FeedForward, KeptAttention, PerLayer, PerLayerBlock, Router, Scoring,
+    Sizes,
 };
 use super::loader::{Loader, Norms};
 use super::pass::Pass;

@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::layers::{
-    Block, Decoder, Dense, Experts, FeedForward, Heads, Mamba2, Mixer, Router, Scoring, SelfAttention, Shared, Sizes,
+    Block, Decoder, Dense, Experts, FeedForward, Heads, Mamba2, Mixer, Router, Scoring, SelfAttention,
+    Shared, Sizes,
 };
 use super::loader::{Loader, Norms};
 use super::rope::Rope;

@@ -37,7 +37,14 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
         };
         Block::new(loader, layer, width, Norms::Rms, mixer, feed_forward)
     };
-    Ok(Box::new(Decoder::load_named(loader, sizes, Norms::Rms, "token_embd_norm", ropes.into_iter().collect(), block)?))
+    Ok(Box::new(Decoder::load_named(
+        loader,
+        sizes,
+        Norms::Rms,
+        "token_embd_norm",
+        ropes.into_iter().collect(),
+        block,
+    )?))
 }
 
 /// `out(c * convolve(b * x))`.

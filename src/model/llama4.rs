@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Block, Decoder, Dense, Experts, FeedForward, Heads, Router, Scoring, SelfAttention, Shared, Sizes, Temperature};
+use super::layers::{
+    Block, Decoder, Dense, Experts, FeedForward, Heads, Router, Scoring, SelfAttention, Shared, Sizes,
+    Temperature,
+};
 use super::loader::{Loader, Norms};
 use super::rope::Rope;
 use crate::Result;

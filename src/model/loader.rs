@@ -160,7 +160,8 @@ impl<'a> Loader<'a> {
     pub fn rms_epsilon(&self) -> Result<f32> {
         let own = "attention.layer_norm_rms_epsilon";
         let other = "attention.layer_norm_epsilon";
-        let use_other = !self.metadata().contains(&self.key(own)) && self.metadata().contains(&self.key(other));
+        let use_other =
+            !self.metadata().contains(&self.key(own)) && self.metadata().contains(&self.key(other));
         self.epsilon(if use_other { other } else { own })
     }
 
@@ -305,9 +306,7 @@ impl Norms {
         let bare = loader.has(name).then(|| loader.vector(name, len)).transpose()?;
         let weight = bare.map_or_else(|| loader.vector(&format!("{name}.weight"), len), Ok)?;
         match self {
-            Norms::Rms => {
-                Ok(Norm::Rms { weight, eps: loader.rms_epsilon()? })
-            }
+            Norms::Rms => Ok(Norm::Rms { weight, eps: loader.rms_epsilon()? }),
             Norms::Layer | Norms::LayerByRmsKey => {
                 let bias = loader.optional_vector(&format!("{name}.bias"), len)?;
                 let key = if self == Norms::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };

@@ -3,8 +3,8 @@
 
 use super::Network;
 use super::layers::{SelfAttention, Temperature};
-use super::loader::Loader;
 use super::llama;
+use super::loader::Loader;
 use crate::Result;
 use crate::backend::Pairing;
 

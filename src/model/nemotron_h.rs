@@ -4,8 +4,8 @@
 
 use super::Network;
 use super::layers::{
-    Block, Decoder, Dense, Experts, FeedForward, Heads, Linear, Mamba2, Mixer, Router, Scoring, SelfAttention, Shared,
-    Sizes, Turned,
+    Block, Decoder, Dense, Experts, FeedForward, Heads, Linear, Mamba2, Mixer, Router, Scoring,
+    SelfAttention, Shared, Sizes, Turned,
 };
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
@@ -50,7 +50,8 @@ fn experts(loader: &Loader<'_>, layer: usize, width: usize) -> Result<ShortExper
     };
     let scores = loader.matrix(&name("ffn_gate_inp.weight"), router.count, width)?;
     let network = Dense::plain_named(loader, &name("ffn"), "_shexp", width, shared, Activation::ReluSquared)?;
-    let experts = Experts::load_with(loader, layer, len, inner, Activation::ReluSquared, router, (scores, None))?;
+    let experts =
+        Experts::load_with(loader, layer, len, inner, Activation::ReluSquared, router, (scores, None))?;
     Ok(ShortExperts { experts, short, shared: Shared { network: Box::new(network), gate: None } })
 }
 

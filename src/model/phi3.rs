@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{SelfAttention};
-use super::loader::Loader;
+use super::layers::SelfAttention;
 use super::llama;
+use super::loader::Loader;
 use crate::Result;
 use crate::backend::Pairing;
 

@@ -41,11 +41,7 @@ impl Rope {
     /// For latent attention, whose YaRN scales angles and scores by factors of its own: gives them too.
     ///
     /// `rope.scaling.yarn_log_multiplier` is a tenth of the `mscale_all_dim` of the first configuration.
-    pub fn load_latent(
-        loader: &Loader<'_>,
-        pairing: Pairing,
-        head_dim: usize,
-    ) -> Result<(Self, f32)> {
+    pub fn load_latent(loader: &Loader<'_>, pairing: Pairing, head_dim: usize) -> Result<(Self, f32)> {
         let mut rope = Self::load(loader, pairing, head_dim)?;
         let factor = f64::from(loader.optional_float("rope.scaling.factor")?.unwrap_or(1.0)).max(1.0);
         let multiplier = f64::from(loader.optional_float("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0));

@@ -108,7 +108,8 @@ fn every_architecture_is_checked() {
         }
         checked.insert(arch);
         count += 1;
-        let files = serde_json::json!({ "s33": format!("{name}.s33.npy"), "last": format!("{name}.last.npy") });
+        let files =
+            serde_json::json!({ "s33": format!("{name}.s33.npy"), "last": format!("{name}.last.npy") });
         let case = serde_json::json!({ "tokens": "INDEX.json" });
         let worst = std::panic::catch_unwind(|| compare(&folder, &format!("{name}.gguf"), &case, &files));
         match worst {
@@ -125,6 +126,25 @@ fn every_architecture_is_checked() {
         let known = gristmill::model::ARCHITECTURES.iter().map(|known| known.name);
         let unchecked: Vec<_> = known.filter(|name| !checked.contains(name)).collect();
         assert!(unchecked.is_empty(), "{unchecked:?} are listed, but nothing checks them");
+    }
+}
+
+#[test]
+fn the_table_of_architectures_is_the_list() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let row = |known: &gristmill::model::Architecture| {
+        format!("| `{}` | {} | {} |", known.name, known.models, known.checked)
+    };
+    let rows: Vec<String> = gristmill::model::ARCHITECTURES.iter().map(row).collect();
+    let missing: Vec<_> = rows.iter().filter(|row| !text.lines().any(|line| line == row.as_str())).collect();
+    assert!(missing.is_empty(), "README lacks\n{missing:#?}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("| `")).count(), rows.len());
+    // What the list says is what the cases were made by.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/architectures/INDEX.json");
+    let index: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    for case in index["models"].as_array().unwrap() {
+        let known = gristmill::model::ARCHITECTURES.iter().find(|known| known.name == case["arch"]).unwrap();
+        assert_eq!(known.checked, case["by"], "{}", case["name"]);
     }
 }
 

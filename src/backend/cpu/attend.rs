@@ -296,14 +296,14 @@ mod tests {
             let positions = start..(start + batch).min(len);
             threads.enter(|team| {
                 let mut cpu = Cpu::new(Level::detect(), team, &mut work);
-                let acts = [0, 1, 2].map(|which| {
+                let [q, k, v] = [0, 1, 2].map(|which| {
                     let rows: Vec<f32> = positions.clone().flat_map(|pos| row(which, pos)).collect();
                     let (act, mut data) = cpu.make(positions.len(), rows.len() / positions.len()).unwrap();
                     data.copy_from_slice(&rows);
                     cpu.put(act, data);
                     act
                 });
-                let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, acts).unwrap();
+                let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, q, Some([k, v])).unwrap();
                 results.extend_from_slice(cpu.read(out));
             });
             start = positions.end;

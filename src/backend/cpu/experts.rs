@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use gristmill_kernels::{Mismatch, Output};
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
+use gristmill_kernels::{Mismatch, Output};
 
 use super::{Cpu, WORTH_SHARING, Workspace, grow, internal};
 use crate::Result;

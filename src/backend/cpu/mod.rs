@@ -16,8 +16,8 @@ use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence, Scan,
-    Slots, Turns,
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
+    Scan, Slots, Turns,
 };
 use crate::{Error, Result};
 use threads::Team;

@@ -189,13 +189,7 @@ impl SelfAttention {
     }
 
     /// The norms and the turn of queries or keys, in place.
-    fn prepare(
-        &self,
-        pass: &mut Pass<'_>,
-        x: Act,
-        norm: Option<&Norm>,
-        turned: &Turned,
-    ) -> Result<()> {
+    fn prepare(&self, pass: &mut Pass<'_>, x: Act, norm: Option<&Norm>, turned: &Turned) -> Result<()> {
         let dim = self.spec.shape.key_dim;
         let turns = self.rope.and_then(|rope| turned.get(rope));
         if let (true, Some(turns)) = (self.turn_first, turns) {

@@ -284,8 +284,11 @@ impl Network for Decoder {
 
     fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
         let mut x = self.embed(pass)?;
-        let turned =
-            self.ropes.iter().map(|rope| rope.turns(pass.positions(), pass.context)).collect::<Result<Vec<_>>>()?;
+        let turned = self
+            .ropes
+            .iter()
+            .map(|rope| rope.turns(pass.positions(), pass.context))
+            .collect::<Result<Vec<_>>>()?;
         let mut vectors = self.per_layer.as_ref().map(|all| all.vectors(pass, x)).transpose()?;
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.begin_layer(layer)?;

@@ -19,6 +19,9 @@ pub(crate) enum Scoring {
     SoftmaxOfChosen,
 }
 
+/// From a token's scores to its experts and their weights.
+pub(crate) type Choice = fn(&[f32]) -> Vec<(usize, f32)>;
+
 /// Which experts a token goes to, and with what weights.
 pub(crate) struct Router {
     pub scoring: Scoring,
@@ -36,8 +39,8 @@ pub(crate) struct Router {
     pub bias: Option<Vec<f32>>,
     /// Factors of each expert's weight.
     pub expert_scales: Option<Vec<f32>>,
-    /// What chooses in place of all this: from a token's scores to its experts and their weights, `used` of them.
-    pub choice: Option<fn(&[f32]) -> Vec<(usize, f32)>>,
+    /// What chooses in place of all this, `used` of them.
+    pub choice: Option<Choice>,
 }
 
 impl Router {

@@ -51,9 +51,8 @@ impl Dense {
         let (gate, up) = match Linear::optional(loader, &name("gate"), inner, width)? {
             Some(gate) => (gate, Linear::load(loader, &name("up"), inner, width)?),
             None => {
-                let half = |start| {
-                    Linear::load_rows(loader, &name("up"), 2 * inner, width, start..start + inner)
-                };
+                let half =
+                    |start| Linear::load_rows(loader, &name("up"), 2 * inner, width, start..start + inner);
                 (half(0)?, half(inner)?)
             }
         };

@@ -40,13 +40,16 @@ impl LatentAttention {
         let (key, value) =
             (loader.size("attention.key_length_mla")?, loader.size("attention.value_length_mla")?);
         let turned = loader.size("rope.dimension_count")?;
-        let plain = key.checked_sub(turned).filter(|&plain| plain > 0).ok_or_else(|| Error::MetadataType {
-            key: loader.key("attention.key_length_mla"),
-            expected: "longer than the part that turns",
-            found: key.to_string(),
-        })?;
+        let plain =
+            key.checked_sub(turned).filter(|&plain| plain > 0).ok_or_else(|| Error::MetadataType {
+                key: loader.key("attention.key_length_mla"),
+                expected: "longer than the part that turns",
+                found: key.to_string(),
+            })?;
         if !loader.has(&format!("{}.weight", name("k_b"))) {
-            return Err(loader.unsupported("latent attention in its older form (convert it again)".to_owned()));
+            return Err(
+                loader.unsupported("latent attention in its older form (convert it again)".to_owned())
+            );
         }
         let (query_down, from) = match loader.has(&format!("{}.weight", name("q_a"))) {
             true => {
@@ -64,12 +67,7 @@ impl LatentAttention {
         Ok(LatentAttention {
             spec: Attention {
                 heads,
-                shape: LayerShape {
-                    heads: 1,
-                    key_dim: turned + latent,
-                    value_dim: latent,
-                    sees: Sees::Past,
-                },
+                shape: LayerShape { heads: 1, key_dim: turned + latent, value_dim: latent, sees: Sees::Past },
                 scale: magnitude / libm::sqrtf(key as f32),
                 ..Attention::default()
             },

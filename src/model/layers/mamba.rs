@@ -31,12 +31,10 @@ impl Mamba {
         let name = |name: &str| format!("blk.{layer}.ssm_{name}");
         let (inner, states) = (loader.size("ssm.inner_size")?, loader.size("ssm.state_size")?);
         let (taps, rank) = (loader.size("ssm.conv_kernel")?, loader.size("ssm.time_step_rank")?);
-        let part = |start, len| {
-            Linear::load_rows(loader, &name("x"), rank + 2 * states, inner, start..start + len)
-        };
-        let half = |i: usize| {
-            Linear::load_rows(loader, &name("in"), 2 * inner, width, i * inner..(i + 1) * inner)
-        };
+        let part =
+            |start, len| Linear::load_rows(loader, &name("x"), rank + 2 * states, inner, start..start + len);
+        let half =
+            |i: usize| Linear::load_rows(loader, &name("in"), 2 * inner, width, i * inner..(i + 1) * inner);
         let rates = loader.table(&name("a"), inner, states)?;
         let unsupported = || loader.unsupported(format!("{inner} channels of states (no multiple of 8)"));
         let norm = |part: &str, len| Norms::Rms.load(loader, &name(part), len);

@@ -42,10 +42,11 @@ impl Mamba2 {
         }
         let value_dim = inner / heads;
         if !value_dim.is_multiple_of(8) {
-            return Err(loader.unsupported(format!("recurrent heads of {value_dim} values (no multiple of 8)")));
+            return Err(
+                loader.unsupported(format!("recurrent heads of {value_dim} values (no multiple of 8)"))
+            );
         }
-        let sizes =
-            Recurrence { heads, key_heads: groups, key_dim, value_dim, delta: false, tiled: false };
+        let sizes = Recurrence { heads, key_heads: groups, key_dim, value_dim, delta: false, tiled: false };
         let channels = inner + 2 * groups * key_dim;
         let part = |start, len| {
             let all = inner + channels + heads;

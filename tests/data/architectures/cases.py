@@ -31,6 +31,9 @@ CASES = {
     "granitemoe": case("GraniteMoe", num_local_experts=8, num_experts_per_tok=3, intermediate_size=16,
                        attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.6, logits_scaling=2.0),
     # ---- dense
+    "qwen2": case("Qwen2"),
+    "gptneox": case("GPTNeoX", num_key_value_heads=..., rotary_pct=0.5, use_parallel_residual=True),
+    "gptneox-sequential": case("GPTNeoX", num_key_value_heads=..., rotary_pct=0.5, use_parallel_residual=False),
     "gemma": case("Gemma", head_dim=16),
     "phi2": case("Phi", intermediate_size=128, partial_rotary_factor=0.5, num_key_value_heads=4, hidden_act="gelu_new"),
     "granite": case("Granite", attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.6,
@@ -58,7 +61,8 @@ CASES = {
     "baichuan-13b": case("Llama", hidden_size=16, intermediate_size=16, num_hidden_layers=40, num_attention_heads=2,
                          num_key_value_heads=2, relabel="baichuan", reference="llama.cpp"),
     "internlm2": case("Llama", relabel="internlm2", reference="llama.cpp"),
-    "bitnet": case("BitNet", hidden_act="silu", tie_word_embeddings=True),
+    "bitnet": case("BitNet", hidden_act="silu", tie_word_embeddings=True, reference="llama.cpp",
+                   rename=[("ffn_sub_norm", "ffn_layernorm"), ("attn_sub_norm", "inner_attn_ln")]),
     "glm4moe": case("Glm4Moe", head_dim=16, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True,
                     n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, n_shared_experts=1,
                     first_k_dense_replace=1, n_group=1, topk_group=1, norm_topk_prob=True, routed_scaling_factor=1.5,
@@ -153,5 +157,5 @@ CASES = {
                     layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
                     activation_sparsity_pattern=[0.8, 0.0, 0.0, 0.0], intermediate_size=[48] * 4,
                     cache=True,  # without one the last layers do not share keys and values
-                    rename=("per_layer_model.language_model_projection", "per_layer_model_projection")),
+                    rename=[("per_layer_model.language_model_projection", "per_layer_model_projection")]),
 }

@@ -148,7 +148,9 @@ def make(name, case):
         model.save_pretrained(folder)
         if "rename" in case:
             path = str(Path(folder) / "model.safetensors")
-            tensors = {name.replace(*case["rename"]): tensor for name, tensor in load_file(path).items()}
+            tensors = load_file(path)
+            for old, new in case["rename"]:
+                tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
             save_file(tensors, path, {"format": "pt"})
         if "edit" in case:
             path = Path(folder) / "config.json"
