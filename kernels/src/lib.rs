@@ -20,7 +20,9 @@ pub mod norm;
 mod output;
 pub mod product;
 pub mod quant;
+pub mod recurrence;
 pub mod rope;
+pub mod scan;
 pub mod simd;
 mod tile;
 
