@@ -6,7 +6,7 @@
 //! `--type`. The same arguments give the same file. The tokenizer knows bytes alone; the other tokens are never used.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "an example says what it wrote")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it wrote, or why not")]
 
 #[path = "../benches/kernels/random.rs"]
 mod random;
@@ -14,6 +14,7 @@ mod random;
 use std::error::Error;
 use std::fs::File;
 use std::io::BufWriter;
+use std::process::ExitCode;
 
 use gristmill::GgmlType;
 use gristmill::gguf::{DataWriter, Metadata, Strings, Writer};
@@ -45,17 +46,30 @@ struct Shape {
     out: Option<String>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("random_model: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let shape = Shape::parse(std::env::args().skip(1))?;
     let out = shape.out.as_deref().ok_or("expected the name of a file to write, found none")?;
     let tensors = shape.tensors();
     let mut writer = Writer::new(shape.metadata())?;
-    for (name, sizes, ty) in &tensors {
-        writer.tensor(name, sizes, *ty)?;
-    }
-    let mut data = writer.start(BufWriter::new(File::create(out)?))?;
     let mut random = Random(1);
     let mut pools: Vec<(GgmlType, Vec<u8>)> = Vec::new();
+    for (name, sizes, ty) in &tensors {
+        writer.tensor(name, sizes, *ty)?;
+        if sizes.len() > 1 && !pools.iter().any(|(pooled, _)| pooled == ty) {
+            pools.push((*ty, pool(*ty, &mut random)?));
+        }
+    }
+    let mut data = writer.start(BufWriter::new(File::create(out)?))?;
     let mut weights = 0;
     for (name, sizes, ty) in &tensors {
         let count = sizes.iter().product::<usize>();
@@ -66,19 +80,13 @@ fn main() -> Result<()> {
             data.write(name, &values.collect::<Vec<u8>>())?;
             continue;
         }
-        if !pools.iter().any(|(pooled, _)| pooled == ty) {
-            pools.push((*ty, pool(*ty, &mut random)?));
-        }
         let pool = pools.iter().find(|(pooled, _)| pooled == ty).map_or(&[][..], |(_, pool)| pool);
         let bytes = ty.row_bytes(count).ok_or_else(|| format!("{name}: too large"))?;
         write_from(&mut data, name, bytes, pool, ty.block_bytes(), &mut random)?;
     }
     data.finish()?;
-    println!(
-        "{out}: {:.2} billion weights, {:.2} GB",
-        weights as f64 / 1e9,
-        File::open(out)?.metadata()?.len() as f64 / 1e9
-    );
+    let bytes = File::open(out)?.metadata()?.len();
+    println!("{out}: {:.1} million weights, {:.1} MB", weights as f64 / 1e6, bytes as f64 / 1e6);
     Ok(())
 }
 

@@ -61,7 +61,8 @@ fn measure(settings: &Settings) -> Result<(), String> {
             for &depth in &settings.depths {
                 for (number, contender) in settings.contenders.iter().enumerate() {
                     for &flash in contender.flash(depth) {
-                        eprintln!("round {round}, {model}, depth {depth}: {}", contender.name);
+                        let how = flash.map(|flash| format!(", flash attention {flash}")).unwrap_or_default();
+                        eprintln!("round {round}, {model}, depth {depth}: {}{how}", contender.name);
                         let readings = match run(contender, settings, model, depth, flash) {
                             Ok(readings) => readings,
                             Err(message) if number == 0 => return Err(message),
