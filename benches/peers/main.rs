@@ -1,6 +1,7 @@
 //! Whole models, ours beside peers:
 //! `cargo bench --bench peers -- MODEL.gguf... --llama-bench [NAME=]PATH [--llama-bench ...] [--ferrox PATH]
-//!  [--prompt 512] [--generate 64] [--depth 0,4096] [--threads N] [--rounds 5] [--grist [NAME=]PATH]`
+//!  [--prompt 512] [--generate 64] [--depth 0,4096] [--threads N] [--rounds 5] [--cache f16|q8_0]
+//!  [--isa NAME] [--grist [NAME=]PATH]`
 //!
 //! Each measurement is a process of its own, which loads the model, warms up and times one run. The contenders take
 //! turns, round by round, so that whatever slows the machine down slows all of them; the figure is the median of the rounds.
@@ -60,7 +61,7 @@ fn measure(settings: &Settings) -> Result<(), String> {
         for model in &settings.models {
             for &depth in &settings.depths {
                 for (number, contender) in settings.contenders.iter().enumerate() {
-                    for &flash in contender.flash(depth) {
+                    for &flash in contender.flash(depth, &settings.cache) {
                         let how = flash.map(|flash| format!(", flash attention {flash}")).unwrap_or_default();
                         eprintln!("round {round}, {model}, depth {depth}: {}{how}", contender.name);
                         let readings = match run(contender, settings, model, depth, flash) {
@@ -116,13 +117,19 @@ fn run(
     match contender.kind {
         Kind::Grist => {
             command.args(["bench", "--json", "-r", "1", "-p", &prompt, "-n", &generate, "-d", &depth_text]);
-            command.args(["--threads", &threads, model]);
+            command.args(["--threads", &threads, "--cache", &settings.cache, model]);
+            if let Some(isa) = &settings.isa {
+                command.args(["--isa", isa]);
+            }
         }
         Kind::LlamaBench => {
             command
                 .args(["-o", "json", "-r", "1", "-p", &prompt, "-n", &generate, "-t", &threads, "-m", model]);
             if depth > 0 {
                 command.args(["-d", &depth_text]);
+            }
+            if settings.cache != "f16" {
+                command.args(["-ctk", &settings.cache, "-ctv", &settings.cache]);
             }
             if let Some(flash) = flash {
                 command.args(["-fa", flash]);
@@ -169,7 +176,12 @@ fn head(settings: &Settings, abouts: &[Option<String>], load_before: &str) {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     let date =
         date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    println!("- {cpu}, {} threads; {date}; load {load_before} before, {} after", settings.threads, load());
+    println!(
+        "- {cpu}, {} threads, {} cache; {date}; load {load_before} before, {} after",
+        settings.threads,
+        settings.cache,
+        load()
+    );
     for (contender, about) in settings.contenders.iter().zip(abouts) {
         println!("- {}: {}", contender.name, about.as_deref().unwrap_or("did not run"));
     }

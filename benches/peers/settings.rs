@@ -11,6 +11,10 @@ pub struct Settings {
     pub depths: Vec<u32>,
     pub threads: u32,
     pub rounds: u32,
+    /// Of keys and values.
+    pub cache: String,
+    /// The instruction set that ours is held to.
+    pub isa: Option<String>,
 }
 
 pub struct Contender {
@@ -33,13 +37,18 @@ impl Contender {
         Contender { name: name.to_owned(), program: program.into(), kind }
     }
 
-    /// Settings of flash attention to try at this depth; none where the contender cannot measure there. `None` leaves
-    /// the choice to the contender.
-    pub fn flash(&self, depth: u32) -> &'static [Option<&'static str>] {
+    /// Settings of flash attention to try at this depth with this cache; none where the contender cannot measure there.
+    /// `None` leaves the choice to the contender.
+    pub fn flash(&self, depth: u32, cache: &str) -> &'static [Option<&'static str>] {
         match (self.kind, depth) {
-            (Kind::Grist, _) | (_, 0) => &[None],
-            (Kind::LlamaBench, _) => &[Some("on"), Some("off")],
+            (Kind::Grist, _) => &[None],
+            // Its cache is of floats of 32 bits, and its bench knows no depth.
+            (Kind::Ferrox, 0) if cache == "f16" => &[None],
             (Kind::Ferrox, _) => &[],
+            (Kind::LlamaBench, 0) => &[None],
+            // Without flash attention llama.cpp refuses values in blocks.
+            (Kind::LlamaBench, _) if cache.starts_with('q') => &[Some("on")],
+            (Kind::LlamaBench, _) => &[Some("on"), Some("off")],
         }
     }
 }
@@ -57,6 +66,8 @@ impl Settings {
             depths: vec![0],
             threads,
             rounds: 5,
+            cache: "f16".to_owned(),
+            isa: None,
         };
         let mut ours =
             option_env!("CARGO_BIN_EXE_grist").map(|path| Contender::new(Kind::Grist, "grist", path));
@@ -88,10 +99,12 @@ impl Settings {
                 }
                 "--threads" => settings.threads = number(&flag, &value)?.max(1),
                 "--rounds" => settings.rounds = number(&flag, &value)?.max(1),
+                "--cache" => settings.cache = value,
+                "--isa" => settings.isa = Some(value),
                 _ => {
                     return Err(format!(
-                        "expected --grist, --llama-bench, --ferrox, --prompt, --generate, --depth, --threads or \
-                         --rounds, found {flag}"
+                        "expected --grist, --llama-bench, --ferrox, --prompt, --generate, --depth, --threads, \
+                         --rounds, --cache or --isa, found {flag}"
                     ));
                 }
             }

@@ -1,5 +1,6 @@
 //! llama.cpp's tokens per second through the crate llama-cpp-2, measured and printed as `llama-bench` does:
-//! `bench-llama-cpp-2 -m MODEL.gguf [-p N] [-n N] [-d N] [-t THREADS] [-r RUNS] [-fa auto|on|off] [-o json]`
+//! `bench-llama-cpp-2 -m MODEL.gguf [-p N] [-n N] [-d N] [-t THREADS] [-r RUNS] [-fa auto|on|off]
+//!  [-ctk f16|q8_0] [-ctv f16|q8_0] [-o json]`
 //!
 //! ppN feeds a prompt of N random tokens, tgN feeds N random tokens one by one; both after `-d` tokens that are not
 //! timed. Prompts go in batches of 2048 and microbatches of 512, which are llama-bench's own.
@@ -10,7 +11,7 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
@@ -32,6 +33,8 @@ struct Settings {
     runs: usize,
     /// llama.cpp's number for on (1), off (0) and as it likes (-1).
     flash: i32,
+    /// Types of the cache's keys and values.
+    cache: [KvCacheType; 2],
 }
 
 fn main() -> Result<()> {
@@ -60,6 +63,7 @@ impl Settings {
             threads,
             runs: 5,
             flash: -1,
+            cache: [KvCacheType::F16; 2],
         };
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("expected a value after {flag}, found none"))?;
@@ -78,10 +82,12 @@ impl Settings {
                         _ => return Err(format!("-fa: expected auto, on or off, found {value}").into()),
                     }
                 }
+                "-ctk" => settings.cache[0] = cache_type(&value)?,
+                "-ctv" => settings.cache[1] = cache_type(&value)?,
                 "-o" if value == "json" => {}
                 _ => {
                     return Err(format!(
-                        "expected -m, -p, -n, -d, -t, -r, -fa or -o json, found {flag} {value}"
+                        "expected -m, -p, -n, -d, -t, -r, -fa, -ctk, -ctv or -o json, found {flag} {value}"
                     )
                     .into());
                 }
@@ -91,6 +97,14 @@ impl Settings {
             true => Err("expected -m MODEL.gguf, found none".into()),
             false => Ok(settings),
         }
+    }
+}
+
+fn cache_type(name: &str) -> Result<KvCacheType> {
+    match name {
+        "f16" => Ok(KvCacheType::F16),
+        "q8_0" => Ok(KvCacheType::Q8_0),
+        _ => Err(format!("expected a cache of f16 or q8_0, found {name}").into()),
     }
 }
 
@@ -109,6 +123,8 @@ fn measure(
         .with_n_ubatch(MICROBATCH)
         .with_n_threads(threads)
         .with_n_threads_batch(threads)
+        .with_type_k(settings.cache[0])
+        .with_type_v(settings.cache[1])
         .with_flash_attention_policy(flash);
     let mut run = Run { context: model.new_context(backend, params)?, model, random: 1, position: 0 };
     // Warms up.
