@@ -13,6 +13,7 @@
 //!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
 //!   `(0+1) + (2+3)`, then by [`Isa::sum`].
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
