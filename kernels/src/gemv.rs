@@ -13,6 +13,7 @@
 //!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
 //!   `(0+1) + (2+3)`, then by [`Isa::sum`].
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
@@ -49,16 +50,18 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             };
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
-            for part in 0..8 {
-                let (w, scales) = (block.load_codes(isa, part), isa.pick(scales, part));
-                for c in 0..C {
-                    let x = isa.signed_bytes(&codes[c][start + i][part]);
-                    let products = match B::CODES {
-                        Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
-                        Codes::Signed => isa.pairs_signed(w, x),
-                    };
-                    let to = &mut two[c][part % 2];
-                    *to = isa.add_dot_shorts(*to, products, scales);
+            for pair in 0..4 {
+                for half in 0..2 {
+                    let part = 2 * pair + half;
+                    let (w, scales) = (block.load_codes(isa, part), isa.pick(scales, part));
+                    for c in 0..C {
+                        let x = isa.signed_bytes(&codes[c][start + i][part]);
+                        let products = match B::CODES {
+                            Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
+                            Codes::Signed => isa.pairs_signed(w, x),
+                        };
+                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales);
+                    }
                 }
             }
             for c in 0..C {
