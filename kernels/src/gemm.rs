@@ -18,6 +18,11 @@
 //!    panel, and the group's scale is in them.
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    clippy::manual_checked_ops,
+    reason = "loops over registers, compiled for constants"
+)]
 
 use crate::activations::{Columns, Four, INTERLEAVED};
 use crate::dispatch::Task;
@@ -339,7 +344,7 @@ fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]
     }
 }
 
-/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 16, with all columns.
+/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 32, with all columns.
 pub(crate) fn multiply_floats(
     level: Level,
     panel: &[f32],
@@ -383,10 +388,10 @@ impl MultiplyFloats<'_, '_> {
         let Place { start, rows, .. } = self.place;
         let x: [_; C] = core::array::from_fn(|c| {
             let x = &self.x.float_column(column + c)[start..];
-            x[..x.len().min(SPAN)].as_chunks::<16>()
+            x[..x.len().min(SPAN)].as_chunks::<32>()
         });
         // The end of a column, padded.
-        let mut last = [[0.0; 16]; C];
+        let mut last = [[0.0; 32]; C];
         for (last, (_, left)) in last.iter_mut().zip(&x) {
             last[..left.len()].copy_from_slice(left);
         }
@@ -402,36 +407,46 @@ impl MultiplyFloats<'_, '_> {
         C
     }
 
-    /// `R` rows times `C` columns; gives `R`.
+    /// `R` rows times `C` columns: two of the four registers of accumulators at a time, so that all fit; gives `R`.
     #[inline(always)]
     fn tile<I: Isa, const R: usize, const C: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-        x: &[&[[f32; 16]]; C],
-        last: &[[f32; 16]; C],
+        x: &[&[[f32; 32]]; C],
+        last: &[[f32; 32]; C],
     ) -> usize {
         let whole = x[0].len();
         let x: [_; C] = core::array::from_fn(|c| &x[c][..whole]);
         let w: [_; R] = core::array::from_fn(|r| {
-            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<16>().0
+            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
         });
         let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
-        let mut acc = [[[isa.splat(0.0); 2]; C]; R];
-        for i in 0..whole {
-            let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i]);
-            let x: [_; C] = core::array::from_fn(|c| &x[c][i]);
-            add_sixteens(isa, &w, &x, &mut acc);
-        }
-        if w[0].len() > whole {
-            let w: [_; R] = core::array::from_fn(|r| &w[r][whole]);
-            add_sixteens(isa, &w, &last.each_ref(), &mut acc);
+        let mut sums = [[isa.splat(0.0); C]; R];
+        for half in 0..2 {
+            let mut acc = [[[isa.splat(0.0); 2]; C]; R];
+            for i in 0..whole {
+                let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i].as_chunks::<16>().0[half]);
+                let x: [_; C] = core::array::from_fn(|c| &x[c][i].as_chunks::<16>().0[half]);
+                add_16(isa, &w, &x, &mut acc);
+            }
+            if w[0].len() > whole {
+                let w: [_; R] = core::array::from_fn(|r| &w[r][whole].as_chunks::<16>().0[half]);
+                let x: [_; C] = core::array::from_fn(|c| &last[c].as_chunks::<16>().0[half]);
+                add_16(isa, &w, &x, &mut acc);
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    let sum = isa.add(acc[r][c][0], acc[r][c][1]);
+                    sums[r][c] = if half == 0 { sum } else { isa.add(sums[r][c], sum) };
+                }
+            }
         }
         let (start, first) = (self.place.start, self.place.row);
         for r in 0..R {
             for c in 0..C {
-                let sum = isa.sum(isa.add(acc[r][c][0], acc[r][c][1]));
+                let sum = isa.sum(sums[r][c]);
                 let out = &mut self.out.column(column + c)[first + row + r];
                 *out = if start == 0 { 0.0 + sum } else { *out + sum };
             }
@@ -442,21 +457,21 @@ impl MultiplyFloats<'_, '_> {
 
 /// Adds the products of sixteen floats of `R` rows and `C` columns.
 #[inline(always)]
-fn add_sixteens<I: Isa, const R: usize, const C: usize>(
+fn add_16<I: Isa, const R: usize, const C: usize>(
     isa: I,
     w: &[&[f32; 16]; R],
     x: &[&[f32; 16]; C],
     acc: &mut [[[I::Floats; 2]; C]; R],
 ) {
-    for half in 0..2 {
+    for eight in 0..2 {
         let mut columns = [isa.splat(0.0); C];
         for c in 0..C {
-            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[half]);
+            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[eight]);
         }
         for r in 0..R {
-            let w = isa.floats(&w[r].as_chunks::<8>().0[half]);
+            let w = isa.floats(&w[r].as_chunks::<8>().0[eight]);
             for c in 0..C {
-                acc[r][c][half] = isa.fma(w, columns[c], acc[r][c][half]);
+                acc[r][c][eight] = isa.fma(w, columns[c], acc[r][c][eight]);
             }
         }
     }

@@ -10,9 +10,10 @@
 //!   `k` (32 weights) goes to accumulator `k mod 8` as a fused multiply-add of its integer sum, then of its minimum; one
 //!   tree ([`Isa::sum`]) at the end.
 //! - **Plain**: the sum, in order and from zero, of spans of [`SPAN`] weights, made floats and padded with zeros to a
-//!   multiple of 16. Weight `k` of a span goes to accumulator `k mod 16`; the two registers of eight are added, then
-//!   their lanes by [`Isa::sum`].
+//!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
+//!   `(0+1) + (2+3)`, then by [`Isa::sum`].
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
@@ -40,34 +41,27 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     for (start, blocks) in (0..).step_by(8).zip(row.chunks(8)) {
         let mut dots = [[isa.zero_ints(); 8]; C];
         let mut mins = [[isa.zero_ints(); 8]; C];
-        for (i, block) in blocks.iter().enumerate() {
+        for (i, block) in blocks.iter().enumerate().take(8) {
             prefetch(isa, block, size_of::<B>());
-            let group_scales = block.group_scales();
-            // Scales of 32 weights are broadcast from memory, which costs no shuffle: the compiler must not see that
-            // they come from registers.
-            let (mut picks, mut pairs) = (isa.splat_pair([0; 2]), [[0; 2]; 8]);
-            match group_scales {
-                Groups::Of16(scales) => picks = isa.scales_of_16(&scales),
-                Groups::Of32(scales) => {
-                    pairs = isa.pairs_of(&scales);
-                    core::hint::black_box(&mut pairs);
-                }
-            }
+            let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
+            let scales = match group_scales {
+                Groups::Of16(scales) => isa.scales_of_16(&scales),
+                Groups::Of32(scales) => isa.scales_of_32(&scales),
+            };
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
-            for part in 0..8 {
-                let w = block.load_codes(isa, part);
-                let scales = match group_scales {
-                    Groups::Of16(_) => isa.pick(picks, part),
-                    Groups::Of32(_) => isa.splat_pair(pairs[part]),
-                };
-                for c in 0..C {
-                    let x = isa.signed_bytes(&codes[c][start + i][part]);
-                    let pairs = match B::CODES {
-                        Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
-                        Codes::Signed => isa.pairs_signed(w, x),
-                    };
-                    two[c][part % 2] = isa.add_dot_shorts(two[c][part % 2], pairs, scales);
+            for pair in 0..4 {
+                for half in 0..2 {
+                    let part = 2 * pair + half;
+                    let (w, scales) = (block.load_codes(isa, part), isa.pick(scales, part));
+                    for c in 0..C {
+                        let x = isa.signed_bytes(&codes[c][start + i][part]);
+                        let products = match B::CODES {
+                            Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
+                            Codes::Signed => isa.pairs_signed(w, x),
+                        };
+                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales);
+                    }
                 }
             }
             for c in 0..C {
@@ -78,7 +72,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }
                 if B::MINS {
-                    let group_mins = of_each_16(isa, block.group_mins());
+                    let group_mins = of_each_16(isa, group_mins);
                     mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                 }
                 dots[c][i] = dot;
@@ -214,48 +208,54 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     x: Columns<'_>,
     first: usize,
 ) -> [f32; C] {
-    // Weights that are made floats at a time, in memory that stays in the first-level cache: whole blocks.
-    const AT_A_TIME: usize = 256;
-    let mut floats = [0.0; AT_A_TIME];
     let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
     let mut total = [0.0; C];
     for (start, blocks) in (0..).step_by(SPAN).zip(row.chunks(SPAN / B::LEN)) {
-        let mut acc = [[isa.splat(0.0); 2]; C];
-        for (start, blocks) in (start..).step_by(AT_A_TIME).zip(blocks.chunks(AT_A_TIME / B::LEN)) {
+        let mut acc = [[isa.splat(0.0); 4]; C];
+        // Blocks of 32 weights or less are made floats in registers, by 32; longer ones in memory, one at a time.
+        let at_a_time = B::LEN.max(32);
+        let mut part = start;
+        for blocks in blocks.chunks(at_a_time / B::LEN) {
             prefetch(isa, &blocks[0], size_of_val(blocks));
             let len = blocks.len() * B::LEN;
-            B::unpack(isa, blocks, &mut floats[..len]);
-            let (whole, left) = floats[..len].as_chunks::<16>();
-            for c in 0..C {
-                let (x, x_left) = columns[c][start..][..len].as_chunks::<16>();
-                let mut sums = acc[c];
-                for i in 0..whole.len().min(x.len()) {
-                    sums = add_sixteen(isa, sums, &whole[i], &x[i]);
+            if B::LEN <= 32 && len == 32 {
+                let mut w = [0.0; 32];
+                B::unpack(isa, blocks, &mut w);
+                for c in 0..C {
+                    acc[c] = add_32(isa, acc[c], &w, &columns[c][part..].as_chunks().0[0]);
                 }
-                if !left.is_empty() {
-                    let [mut w, mut x] = [[0.0; 16]; 2];
-                    w[..left.len()].copy_from_slice(left);
-                    x[..left.len()].copy_from_slice(x_left);
-                    sums = add_sixteen(isa, sums, &w, &x);
+            } else {
+                let mut floats = [0.0; 256];
+                B::unpack(isa, blocks, &mut floats[..len]);
+                for c in 0..C {
+                    let x = &columns[c][part..][..len];
+                    for (w, x) in floats[..len].chunks(32).zip(x.chunks(32)) {
+                        let [mut padded_w, mut padded_x] = [[0.0; 32]; 2];
+                        padded_w[..w.len()].copy_from_slice(w);
+                        padded_x[..x.len()].copy_from_slice(x);
+                        acc[c] = add_32(isa, acc[c], &padded_w, &padded_x);
+                    }
                 }
-                acc[c] = sums;
             }
+            part += len;
         }
         for c in 0..C {
-            total[c] += isa.sum(isa.add(acc[c][0], acc[c][1]));
+            let [a, b, d, e] = acc[c];
+            total[c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
         }
     }
     total
 }
 
-/// Adds the products of sixteen floats.
+/// Adds the products of 32 floats.
 #[inline(always)]
-fn add_sixteen<I: Isa>(isa: I, to: [I::Floats; 2], w: &[f32; 16], x: &[f32; 16]) -> [I::Floats; 2] {
+fn add_32<I: Isa>(isa: I, to: [I::Floats; 4], w: &[f32; 32], x: &[f32; 32]) -> [I::Floats; 4] {
     let (w, x) = (w.as_chunks::<8>().0, x.as_chunks::<8>().0);
-    [
-        isa.fma(isa.floats(&w[0]), isa.floats(&x[0]), to[0]),
-        isa.fma(isa.floats(&w[1]), isa.floats(&x[1]), to[1]),
-    ]
+    let mut to = to;
+    for v in 0..4 {
+        to[v] = isa.fma(isa.floats(&w[v]), isa.floats(&x[v]), to[v]);
+    }
+    to
 }
 
 /// The groups' integers, one for each 16 weights.

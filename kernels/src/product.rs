@@ -137,7 +137,7 @@ impl Product<'_, '_> {
             for first in (0..row_blocks).step_by(span) {
                 let count = span.min(row_blocks - first);
                 let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-                let padded = (count * B::LEN).next_multiple_of(16);
+                let padded = (count * B::LEN).next_multiple_of(32);
                 let panel = &mut self.scratch[..place.rows * padded];
                 level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
                 gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);

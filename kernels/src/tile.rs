@@ -7,6 +7,7 @@
 //! bits; for them such codes are widened to 16 bits, two to a place instead of four, and superblocks' codes multiplied
 //! with their group scales.
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::Mismatch;
 use crate::dispatch::Task;
@@ -270,7 +271,7 @@ fn integers(groups: Groups) -> [i16; 16] {
     }
 }
 
-/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 16.
+/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,

@@ -149,12 +149,22 @@ macro_rules! neon_words {
         type Floats = Floats;
         type RowCodes = [uint8x16_t; 4];
 
+        #[inline(always)]
+        fn exchange(self, a: Bytes, b: Bytes) -> [Bytes; 2] {
+            [[a[0], b[0]], [a[1], b[1]]]
+        }
+
         words! {
             fn bytes(from: &[u8; 32]) -> Bytes { load(from) }
             fn signed_bytes(from: &[i8; 32]) -> Bytes { load(from) }
             fn nibbles(from: &[u8; 16]) -> Bytes {
                 let a = vld1q_u8(from.as_ptr());
                 [vandq_u8(a, vdupq_n_u8(15)), vshrq_n_u8::<4>(a)]
+            }
+            fn nibbles_of_two(a: &[u8; 16], b: &[u8; 16]) -> [Bytes; 2] {
+                let (a, b) = (vld1q_u8(a.as_ptr()), vld1q_u8(b.as_ptr()));
+                let low = vdupq_n_u8(15);
+                [[vandq_u8(a, low), vandq_u8(b, low)], [vshrq_n_u8::<4>(a), vshrq_n_u8::<4>(b)]]
             }
             fn quarters(from: &[u8; 8]) -> Bytes {
                 // Each byte four times, its fields moved down by 0, 2, 4, 6 bits.
@@ -282,6 +292,13 @@ macro_rules! neon_words {
                 }
                 [vpaddq_s32(two[0], two[1]), vpaddq_s32(two[2], two[3])]
             }
+            fn sum_halves(a: &[Ints; 4]) -> Ints {
+                let mut twos = [vdupq_n_s32(0); 4];
+                for i in 0..4 {
+                    twos[i] = vpaddq_s32(a[i][0], a[i][1]);
+                }
+                [vpaddq_s32(twos[0], twos[1]), vpaddq_s32(twos[2], twos[3])]
+            }
             fn to_floats(a: Ints) -> Floats { both!(|a| vcvtq_f32_s32(a)) }
 
             fn floats(from: &[f32; 8]) -> Floats {
@@ -338,6 +355,11 @@ macro_rules! neon_words {
             fn sum(a: Floats) -> f32 {
                 let four = vaddq_f32(a[0], a[1]);
                 vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
+            }
+            fn sum_fours(a: Floats) -> [f32; 2] {
+                let pairs = vpaddq_f32(a[0], a[1]);
+                let fours = vpaddq_f32(pairs, pairs);
+                [vgetq_lane_f32::<0>(fours), vgetq_lane_f32::<1>(fours)]
             }
             fn to_codes(a: [Floats; 4]) -> Bytes {
                 let mut bytes = [vdup_n_s8(0); 4];
@@ -406,8 +428,14 @@ impl Isa for Neon {
     neon_words!();
 
     words! {
-        fn dot_unsigned(u: Bytes, s: Bytes) -> Ints { both!(|u, s| vpaddlq_s16(pairs(u, s))) }
-        fn dot_signed(w: Bytes, s: Bytes) -> Ints { both!(|w, s| vpaddlq_s16(pairs(w, s))) }
+        fn dot_two_unsigned(u: [Bytes; 2], s: [Bytes; 2]) -> Ints {
+            let ([a, b], [x, y]) = (u, s);
+            both!(|a, b, x, y| vpaddlq_s16(vaddq_s16(pairs(a, x), pairs(b, y))))
+        }
+        fn dot_two_signed(w: [Bytes; 2], s: [Bytes; 2]) -> Ints {
+            let ([a, b], [x, y]) = (w, s);
+            both!(|a, b, x, y| vaddq_s32(vpaddlq_s16(pairs(a, x)), vpaddlq_s16(pairs(b, y))))
+        }
         fn no_sums() -> [int16x8_t; 8] { [vdupq_n_s16(0); 8] }
         fn add_products(to: [int16x8_t; 8], w: [uint8x16_t; 4], x: [i8; 4]) -> [int16x8_t; 8] {
             let x = vreinterpretq_s8_s32(vdupq_n_s32(bytemuck::cast(x)));

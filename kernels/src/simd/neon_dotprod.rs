@@ -98,8 +98,14 @@ macro_rules! dotprod_words {
         }
 
         words! {
-            fn dot_unsigned(u: Bytes, s: Bytes) -> Ints { both!(|u, s| sdot(vdupq_n_s32(0), u, s)) }
-            fn dot_signed(w: Bytes, s: Bytes) -> Ints { both!(|w, s| sdot(vdupq_n_s32(0), w, s)) }
+            fn dot_two_unsigned(u: [Bytes; 2], s: [Bytes; 2]) -> Ints {
+                let ([a, b], [x, y]) = (u, s);
+                both!(|a, b, x, y| sdot(sdot(vdupq_n_s32(0), a, x), b, y))
+            }
+            fn dot_two_signed(w: [Bytes; 2], s: [Bytes; 2]) -> Ints {
+                let ([a, b], [x, y]) = (w, s);
+                both!(|a, b, x, y| sdot(sdot(vdupq_n_s32(0), a, x), b, y))
+            }
             fn no_sums() -> [Ints; 2] { [[vdupq_n_s32(0); 2]; 2] }
             fn add_products(to: [Ints; 2], w: [uint8x16_t; 4], x: [i8; 4]) -> [Ints; 2] {
                 let x = vreinterpretq_u8_s32(vdupq_n_s32(bytemuck::cast(x)));
