@@ -25,6 +25,7 @@ pub mod rope;
 pub mod scan;
 pub mod simd;
 mod tile;
+pub mod wkv;
 
 pub use mismatch::Mismatch;
 pub use output::Output;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::cpu::Cpu;
 use super::{
     Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
-    Scan, Slots, Turns,
+    Scan, Slots, Turns, Wkv,
 };
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};
@@ -153,6 +153,10 @@ impl Backend for OverCpu<'_> {
         self.cpu.scale_columns(factors, x)
     }
 
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+        self.cpu.shift_columns(terms, x)
+    }
+
     fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
         self.cpu.columns(parts)
     }
@@ -174,6 +178,10 @@ impl Backend for OverCpu<'_> {
 
     fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
         self.cpu.scan(by, state, inputs_steps_into_out)
+    }
+
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+        self.cpu.wkv(by, state, inputs)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

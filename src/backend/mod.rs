@@ -15,7 +15,7 @@ pub use cache::{CacheType, CacheTypes};
 pub(crate) use experts::{Grouped, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
-pub(crate) use recurrence::{Convolution, Recurrence, Scan};
+pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
 pub(crate) use state::KEPT as KEPT_STATES;
 
 use std::ops::Range;
@@ -166,6 +166,8 @@ pub(crate) enum Map {
     SoftCap(f32),
     /// `ln(1 + exp(x))`.
     Softplus,
+    /// `exp(x)`.
+    Exp,
     /// `x` less its row's mean and so many standard deviations, where that is positive, else 0.
     Sparse(f32),
 }
@@ -254,6 +256,8 @@ pub(crate) trait Backend {
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
     /// Each row of `x` times `factors`, value by value, in place.
     fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()>;
+    /// Each row of `x` plus `terms`, value by value, in place.
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()>;
     /// Columns of matrices of as many rows, side by side, as a new matrix.
     fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act>;
     /// The convolution of `x` `[tokens, channels]` over the tokens, from the last ones of `state` on, which become those of
@@ -272,6 +276,9 @@ pub(crate) trait Backend {
     /// Carries the states of a selective scan through the tokens: of inputs and steps `[tokens, channels]` and the ways into
     /// and out of the states `[tokens, states]` it makes results `[tokens, channels]`.
     fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act>;
+    /// Carries `state` through the tokens: of receptances, decays, keys, `a`, `b` and values, all `[tokens, heads * dim]`, it
+    /// makes results shaped alike.
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.

@@ -74,3 +74,17 @@ impl Scan {
         self.channels.saturating_mul(self.states)
     }
 }
+
+/// The sizes of RWKV's recurrence: heads whose keys and values are as long; see `gristmill_kernels::wkv`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wkv {
+    pub heads: usize,
+    pub dim: usize,
+}
+
+impl Wkv {
+    /// Floats that are kept.
+    pub fn state_len(&self) -> usize {
+        self.heads.saturating_mul(self.dim).saturating_mul(self.dim)
+    }
+}

@@ -9,6 +9,9 @@ use crate::gguf::{Array, Metadata, Value};
 use crate::model::file::{ModelFile, TensorHandle};
 use crate::{Error, Result};
 
+/// The largest size that a parameter may give.
+const LARGEST: usize = 1 << 28;
+
 /// A model's file as an architecture sees it.
 pub(crate) struct Loader<'a> {
     file: &'a ModelFile,
@@ -77,6 +80,11 @@ impl<'a> Loader<'a> {
         match self.count_at(name, layer)? {
             Some(0) => {
                 let (expected, found) = ("a positive integer", "0".into());
+                Err(Error::MetadataType { key: self.key(name), expected, found })
+            }
+            // So that products of a few sizes cannot overflow.
+            Some(size) if size > LARGEST => {
+                let (expected, found) = ("a size that a model can have", size.to_string());
                 Err(Error::MetadataType { key: self.key(name), expected, found })
             }
             size => Ok(size),

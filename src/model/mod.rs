@@ -56,6 +56,7 @@ mod qwen35;
 mod qwen3moe;
 mod qwen3next;
 mod rope;
+mod rwkv7;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -201,6 +202,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "bloom", models: "BLOOM", checked: TRANSFORMERS_4, load: bloom::load },
     Architecture { name: "mpt", models: "MPT", checked: TRANSFORMERS_4, load: mpt::load },
     Architecture { name: "mamba", models: "Mamba, Falcon Mamba", checked: TRANSFORMERS_4, load: mamba::load },
+    Architecture { name: "rwkv7", models: "RWKV 7", checked: LLAMA_CPP, load: rwkv7::load },
     Architecture { name: "jamba", models: "Jamba", checked: TRANSFORMERS_4, load: jamba::load },
     Architecture { name: "nemotron", models: "Nemotron", checked: TRANSFORMERS_4, load: nemotron::load },
     Architecture {

@@ -16,6 +16,7 @@ impl Cpu<'_> {
                 // NaN stays: it must reach the logits.
                 Map::Clamp(bound) => row.iter_mut().for_each(|x| *x = x.clamp(-bound, bound)),
                 Map::Sparse(deviations) => sparse(row, deviations),
+                Map::Exp => row.iter_mut().for_each(|x| *x = libm::expf(*x)),
                 Map::Softplus => row.iter_mut().for_each(|x| *x = softplus(*x)),
                 Map::SoftCap(cap) => activation::soft_cap(level, cap, row),
             }
@@ -39,6 +40,14 @@ impl Cpu<'_> {
     pub(super) fn scale_each_column(&mut self, factors: &[f32], x: Act) -> Result<()> {
         self.for_each_row(x, |_, data| {
             data.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+            Ok(())
+        })
+    }
+
+    /// See [`crate::backend::Backend::shift_columns`].
+    pub(super) fn shift_each_column(&mut self, terms: &[f32], x: Act) -> Result<()> {
+        self.for_each_row(x, |_, data| {
+            data.iter_mut().zip(terms).for_each(|(x, term)| *x += term);
             Ok(())
         })
     }

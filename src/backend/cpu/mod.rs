@@ -17,7 +17,7 @@ use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
     Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
-    Scan, Slots, Turns,
+    Scan, Slots, Turns, Wkv,
 };
 use crate::{Error, Result};
 use threads::Team;
@@ -369,6 +369,10 @@ impl Backend for Cpu<'_> {
         self.scale_each_column(factors, x)
     }
 
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+        self.shift_each_column(terms, x)
+    }
+
     fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
         self.join_columns(parts)
     }
@@ -390,6 +394,10 @@ impl Backend for Cpu<'_> {
 
     fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
         self.scan_channels(by, state, inputs_steps_into_out)
+    }
+
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+        self.wkv_heads(by, state, inputs)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::Output;
 use gristmill_kernels::recurrence::{self, Step};
-use gristmill_kernels::scan;
+use gristmill_kernels::{scan, wkv};
 
 use super::{Cpu, internal};
 use crate::Result;
-use crate::backend::{Act, Backend, Convolution, Recurrence, Scan};
+use crate::backend::{Act, Backend, Convolution, Recurrence, Scan, Wkv};
 
 impl Cpu<'_> {
     /// See [`crate::backend::Backend::columns`].
@@ -135,6 +135,51 @@ impl Cpu<'_> {
             // SAFETY: chunks have columns of their own, and each chunk is worked on once.
             let mut out = unsafe { output.window(columns.clone()) };
             if let Err(mismatch) = scan::scan(self.level, rates, state, tokens, &mut out) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        });
+        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(mismatch.into());
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    /// See [`crate::backend::Backend::wkv`].
+    pub(super) fn wkv_heads(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+        let Wkv { heads, dim } = *by;
+        let block = recurrence::block(dim).ok_or_else(|| internal("heads of no whole registers"))?;
+        let [first, ..] = inputs;
+        if inputs.iter().any(|act| (act.rows, act.width) != (first.rows, heads * dim))
+            || state.len() != by.state_len()
+        {
+            return Err(internal("a recurrence of other sizes"));
+        }
+        let (act, mut data) = self.make(first.rows, heads * dim)?;
+        let inputs = inputs.map(|act| self.read(act));
+        let output = Output::new(&mut data, act.width)?;
+        let failed = Mutex::new(None);
+        self.team.for_each_chunk(state, dim * block, |chunk, state| {
+            let columns = chunk * block..(chunk + 1) * block;
+            let head = columns.start / dim * dim..(columns.start / dim + 1) * dim;
+            let steps = (0..act.rows).map(|token| {
+                let row = |all: &'_ [f32], columns: &Range<usize>| {
+                    token * act.width + columns.start..(token * act.width + columns.end).min(all.len())
+                };
+                let [receptance, decay, key, a, b, value] = inputs;
+                let of_head = |all| <[f32]>::get(all, row(all, &head)).unwrap_or_default();
+                wkv::Step {
+                    receptance: of_head(receptance),
+                    decay: of_head(decay),
+                    key: of_head(key),
+                    a: of_head(a),
+                    b: of_head(b),
+                    value: value.get(row(value, &columns)).unwrap_or_default(),
+                }
+            });
+            // SAFETY: chunks have columns of their own, and each chunk is worked on once.
+            let mut out = unsafe { output.window(columns.clone()) };
+            if let Err(mismatch) = wkv::wkv(self.level, state, steps, &mut out) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
             }
         });

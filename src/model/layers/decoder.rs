@@ -4,12 +4,12 @@
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::per_layer::{PerLayer, PerLayerBlock};
-use crate::Result;
 use crate::backend::{Act, LayerShape, Map, Matrix, Norm, Turns};
 use crate::model::Network;
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
 use crate::model::rope::Rope;
+use crate::{Error, Result};
 
 /// The angles of a pass's tokens, for each of the decoder's ropes.
 pub(crate) type Turned = [Turns];
@@ -40,6 +40,9 @@ impl Mixer for Box<dyn Mixer> {
     }
 }
 
+/// The most layers that a file may announce.
+const MOST_LAYERS: usize = 1 << 16;
+
 /// The sizes that every decoder has.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
@@ -54,6 +57,10 @@ impl Sizes {
     pub fn load(loader: &Loader<'_>) -> Result<Self> {
         let width = loader.size("embedding_length")?;
         let layers = loader.size("block_count")?;
+        if layers > MOST_LAYERS {
+            let (key, found) = (loader.key("block_count"), layers.to_string());
+            return Err(Error::MetadataType { key, expected: "as many layers as a model can have", found });
+        }
         Ok(Sizes { width, layers, vocabulary: loader.vocabulary("token_embd.weight")? })
     }
 }

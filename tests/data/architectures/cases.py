@@ -159,3 +159,36 @@ CASES = {
                     cache=True,  # without one the last layers do not share keys and values
                     rename=[("per_layer_model.language_model_projection", "per_layer_model_projection")]),
 }
+
+
+def rwkv7(width=64, head=64, inner=64, rank=8, layers=2, vocabulary=64):
+    """RWKV 7, of which transformers has no code: parameters, and tensors with their shapes and spreads.
+
+    Heads of 64 values: with AVX-512 ggml counts on whole steps of so many."""
+    fan = lambda rows, columns: ((rows, columns), 0.0, 1.6 / columns**0.5)
+    around = lambda start, spread=0.2: ((width,), start, spread)
+    tensors = {"token_embd.weight": ((vocabulary, width), 0.0, 1.0), "token_embd_norm.weight": around(1.0),
+               "token_embd_norm.bias": around(0.0), "output_norm.weight": around(1.0), "output_norm.bias": around(0.0),
+               "output.weight": fan(vocabulary, width)}
+    for layer in range(layers):
+        own = {"attn_norm.weight": around(1.0), "attn_norm.bias": around(0.0), "attn_norm_2.weight": around(1.0),
+               "attn_norm_2.bias": around(0.0), "time_mix_lerp_fused.weight": ((6, 1, 1, width), 0.5, 0.2),
+               "time_mix_k_k.weight": around(1.0), "time_mix_k_a.weight": around(1.0), "time_mix_r_k.weight": around(0.0),
+               "time_mix_ln.weight": around(1.0), "time_mix_ln.bias": around(0.0),
+               "channel_mix_lerp_k.weight": ((1, 1, width), 0.5, 0.2),
+               "channel_mix_key.weight": fan(inner, width), "channel_mix_value.weight": fan(width, inner)}
+        for part in "wavg":
+            own |= {f"time_mix_{part}1.weight": fan(rank, width), f"time_mix_{part}2.weight": fan(width, rank)}
+            if part != "g":
+                own[f"time_mix_{part}0.weight"] = around(0.0, 0.5)
+        for part in ("receptance", "key", "value", "output"):
+            own[f"time_mix_{part}.weight"] = fan(width, width)
+        tensors |= {f"blk.{layer}.{name}": tensor for name, tensor in own.items()}
+    parameters = {"context_length": 1024, "embedding_length": width, "block_count": layers, "wkv.head_size": head,
+                  "attention.head_count": 0, "attention.layer_norm_epsilon": 1e-5, "feed_forward_length": inner,
+                  "vocab_size": vocabulary, "token_shift_count": 2}
+    parameters |= {f"attention.{part}_lora_rank": rank for part in ("decay", "iclr", "value_residual_mix", "gate")}
+    return {"direct": "rwkv7", "parameters": parameters, "tensors": tensors}
+
+
+CASES["rwkv7"] = rwkv7()

@@ -24,6 +24,7 @@ from cases import CASES
 
 torch.set_num_threads(1)
 VOCABULARY = 64
+LLAMA = "llama.cpp (ggml 0.25.3)"
 
 
 def no_vocabulary(self):
@@ -117,6 +118,33 @@ def relabel(file, arch, values):
     os.replace(f"{file}.new", file)
 
 
+def write(case, file, matrices):
+    """A model that transformers does not know, with random weights."""
+    writer = gguf.GGUFWriter(file, case["direct"])
+    generator = np.random.default_rng(case.get("seed", 1))
+    for name, value in case["parameters"].items():
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(f"{case['direct']}.{name}", value)
+    writer.add_tokenizer_model("none")
+    for name, (shape, start, spread) in case["tensors"].items():
+        tensor = (start + spread * generator.standard_normal(shape)).astype(np.float16)
+        small = sum(size > 1 for size in shape) < 2 or "lerp" in name
+        writer.add_tensor(name, tensor.astype(np.float32 if small else matrices))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def run_llama_cpp(folder, file):
+    pairs = [x for key, ids in SEQUENCES.items() for x in (f"{folder}/{key}", ",".join(map(str, ids)))]
+    done = subprocess.run([os.environ["LLAMA_LOGITS"], str(file), *pairs], capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip()[-300:]
+    load = lambda key: np.fromfile(f"{folder}/{key}", np.float32).reshape(-1, VOCABULARY)
+    return {key: load(key) for key in SEQUENCES}
+
+
 def of_llama_cpp(folder, case):
     """What llama.cpp makes of the same weights in single precision: nothing where it is not given, or its error."""
     program = os.environ.get("LLAMA_LOGITS")
@@ -126,15 +154,33 @@ def of_llama_cpp(folder, case):
     convert(Path(folder), file, case, gguf.LlamaFileType.ALL_F32)
     if arch := case.get("relabel"):
         relabel(file, arch, case.get("set", {}))
-    pairs = [x for key, ids in SEQUENCES.items() for x in (f"{folder}/{key}", ",".join(map(str, ids)))]
-    done = subprocess.run([program, str(file), *pairs], capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()[-300:]
-    load = lambda key: np.fromfile(f"{folder}/{key}", np.float32).reshape(-1, VOCABULARY)
-    return {key: load(key) for key in SEQUENCES}
+    return run_llama_cpp(folder, file)
+
+
+def make_direct(name, case):
+    file = HERE / f"{name}.gguf"
+    write(case, file, np.float16)
+    with tempfile.TemporaryDirectory() as folder:
+        single = Path(folder) / "f32.gguf"
+        write(case, single, np.float32)
+        found = run_llama_cpp(folder, single)
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return save(name, file, found, LLAMA, "")
+
+
+def save(name, file, found, by, line):
+    np.save(HERE / f"{name}.s33.npy", found["s33"])
+    np.save(HERE / f"{name}.last.npy", np.stack([found["s8"][-1], found["s96"][-1]]))
+    arch = gguf.GGUFReader(file).get_field("general.architecture").contents()
+    spread = float(found["s96"].std())
+    print(f"{name}: {arch}, {file.stat().st_size} bytes, logits' deviation {spread:.2f}{line}", flush=True)
+    return {"name": name, "arch": arch, "file": file.name, "by": by}
 
 
 def make(name, case):
+    if "direct" in case:
+        return make_direct(name, case)
     config = case["config"]()
     config._attn_implementation = "eager"
     torch.manual_seed(0)
@@ -144,7 +190,9 @@ def make(name, case):
         with torch.no_grad():
             case["adjust"](model)
     found = {key: logits(model, ids, case.get("cache", False)) for key, ids in SEQUENCES.items()}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        # The converter calls the model by its folder.
+        folder = f"{temporary}/{name}"
         model.save_pretrained(folder)
         if "rename" in case:
             path = str(Path(folder) / "model.safetensors")
@@ -172,13 +220,8 @@ def make(name, case):
             line = f"; divergence of llama.cpp {worst:.1e}" if other else ""
         by = f"transformers {transformers.__version__}"
         if case.get("reference") == "llama.cpp":
-            found, by = other, "llama.cpp (ggml 0.25.3)"
-    np.save(HERE / f"{name}.s33.npy", found["s33"])
-    np.save(HERE / f"{name}.last.npy", np.stack([found["s8"][-1], found["s96"][-1]]))
-    arch = gguf.GGUFReader(file).get_field("general.architecture").contents()
-    spread = float(found["s96"].std())
-    print(f"{name}: {arch}, {file.stat().st_size} bytes, logits' deviation {spread:.2f}{line}", flush=True)
-    return {"name": name, "arch": arch, "file": file.name, "by": by}
+            found, by = other, LLAMA
+    return save(name, file, found, by, line)
 
 
 def main():
