@@ -13,6 +13,19 @@ pub enum Activation {
     Silu,
     /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel 2016, the tanh form).
     GeluTanh,
+    /// `x / 2 (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016); erf within 1.5e-7 by Abramowitz and Stegun, 7.1.26.
+    Gelu,
+    /// The larger of `x` and 0.
+    Relu,
+    /// The square of the larger of `x` and 0 (So and others 2021).
+    ReluSquared,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `x` itself: a gate that only multiplies.
+    Identity,
+    /// `x / (1 + exp(-1.702 x))` of `x` up to 7; what a gate multiplies is kept between -7 and 7, and one is added to it
+    /// (OpenAI 2025, gpt-oss).
+    SwigluClamped,
 }
 
 impl Activation {
@@ -27,6 +40,32 @@ impl Activation {
                 let twice_u = isa.mul(isa.mul(x, isa.splat(1.595_769)), inner);
                 divide_by_one_plus_exp_of_minus(isa, x, twice_u)
             }
+            Activation::Gelu => gelu(isa, x),
+            // This order of the two lets NaN through.
+            Activation::Relu => isa.max(isa.splat(0.0), x),
+            Activation::ReluSquared => {
+                let x = isa.max(isa.splat(0.0), x);
+                isa.mul(x, x)
+            }
+            Activation::Sigmoid => divide_by_one_plus_exp_of_minus(isa, isa.splat(1.0), x),
+            Activation::Identity => x,
+            Activation::SwigluClamped => {
+                // This order of the two lets NaN through.
+                let x = isa.min(isa.splat(7.0), x);
+                divide_by_one_plus_exp_of_minus(isa, x, isa.mul(x, isa.splat(1.702)))
+            }
+        }
+    }
+
+    /// What a gate multiplies.
+    #[inline(always)]
+    fn gated<I: Isa>(self, isa: I, up: I::Floats) -> I::Floats {
+        match self {
+            Activation::SwigluClamped => {
+                let up = isa.max(isa.splat(-7.0), isa.min(isa.splat(7.0), up));
+                isa.add(up, isa.splat(1.0))
+            }
+            _ => up,
         }
     }
 }
@@ -34,6 +73,53 @@ impl Activation {
 #[inline(always)]
 fn silu<I: Isa>(isa: I, x: I::Floats) -> I::Floats {
     divide_by_one_plus_exp_of_minus(isa, x, x)
+}
+
+/// `x / 2 (1 + erf(x / sqrt(2)))`, where for `z = |x| / sqrt(2)` and `t = 1 / (1 + p z)` `1 - erf(z)` is
+/// `t (a1 + t (a2 + ...)) exp(-z^2)`.
+#[inline(always)]
+fn gelu<I: Isa>(isa: I, x: I::Floats) -> I::Floats {
+    let zero = isa.splat(0.0);
+    let z = isa.mul(x, isa.splat(core::f32::consts::FRAC_1_SQRT_2));
+    let z = isa.select_less(z, zero, isa.sub(zero, z), z);
+    let t = isa.div(isa.splat(1.0), isa.fma(z, isa.splat(0.327_591_1), isa.splat(1.0)));
+    let mut p = isa.splat(1.061_405_4);
+    for a in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        p = isa.fma(p, t, isa.splat(a));
+    }
+    let e = isa.exp(isa.sub(zero, isa.mul(z, z)));
+    let rest = isa.mul(isa.mul(p, t), e);
+    let twice = isa.select_less(x, zero, rest, isa.sub(isa.splat(2.0), rest));
+    isa.mul(isa.mul(x, isa.splat(0.5)), twice)
+}
+
+/// Replaces each value of `x` by `cap * tanh(x / cap)`.
+pub fn soft_cap(level: Level, cap: f32, x: &mut [f32]) {
+    level.run(SoftCap { cap, x });
+}
+
+struct SoftCap<'a> {
+    cap: f32,
+    x: &'a mut [f32],
+}
+
+impl Task for SoftCap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // tanh u = 2 / (1 + exp(-2 u)) - 1
+        let factor = isa.splat(2.0 / self.cap);
+        let (twice_cap, minus_cap) = (isa.splat(2.0 * self.cap), isa.splat(-self.cap));
+        for x in self.x.chunks_mut(8) {
+            let mut eight = [0.0; 8];
+            eight[..x.len()].copy_from_slice(x);
+            let u = isa.mul(isa.floats(&eight), factor);
+            let y = isa.add(divide_by_one_plus_exp_of_minus(isa, twice_cap, u), minus_cap);
+            isa.store(y, &mut eight);
+            x.copy_from_slice(&eight[..x.len()]);
+        }
+    }
 }
 
 /// `x / (1 + exp(-u))`
@@ -78,7 +164,7 @@ impl Task for Activate<'_> {
             let mut y = self.activation.apply(isa, isa.floats(&eight));
             if let Some(up) = up.as_mut().and_then(Iterator::next) {
                 eight[..up.len()].copy_from_slice(up);
-                y = isa.mul(y, isa.floats(&eight));
+                y = isa.mul(y, self.activation.gated(isa, isa.floats(&eight)));
             }
             isa.store(y, &mut eight);
             x.copy_from_slice(&eight[..x.len()]);
@@ -98,13 +184,28 @@ mod tests {
 
     #[test]
     fn functions_are_right_and_the_same_at_every_level() {
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [
+            Activation::Silu,
+            Activation::GeluTanh,
+            Activation::Gelu,
+            Activation::Relu,
+            Activation::ReluSquared,
+            Activation::Sigmoid,
+            Activation::Identity,
+            Activation::SwigluClamped,
+        ] {
             let exact = |x: f64| match activation {
                 Activation::Silu => x / (1.0 + (-x).exp()),
                 Activation::GeluTanh => {
                     0.5 * x
                         * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
                 }
+                Activation::Gelu => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
+                Activation::Relu => x.max(0.0),
+                Activation::ReluSquared => x.max(0.0).powi(2),
+                Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+                Activation::Identity => x,
+                Activation::SwigluClamped => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
             };
             let mut expected = values();
             activate(Level::SCALAR, activation, &mut expected);
@@ -112,7 +213,13 @@ mod tests {
                 let exact = exact(f64::from(x));
                 let error = (f64::from(found) - exact).abs();
                 // Far out, the rounding of the exponent's argument shows: some units in the last place of x^2.
-                let bound = (1e-6 + 1e-7 * f64::from(x).powi(2)) * exact.abs() + 1e-11;
+                let mut bound = (1e-6 + 1e-7 * f64::from(x).powi(2)) * exact.abs() + 1e-11;
+                if activation == Activation::Gelu {
+                    bound += 2.5e-7 * f64::from(x.abs());
+                }
+                if f64::from(found) == f64::from(exact as f32) {
+                    continue;
+                }
                 assert!(error <= bound, "{activation:?}({x}) = {found}, not {exact}");
             }
             for level in Level::available() {
@@ -125,10 +232,35 @@ mod tests {
     }
 
     #[test]
+    fn a_soft_cap_bends_to_its_bound_and_the_same_at_every_level() {
+        let mut expected = values();
+        soft_cap(Level::SCALAR, 30.0, &mut expected);
+        for (x, &found) in values().into_iter().zip(&expected) {
+            let exact = 30.0 * (f64::from(x) / 30.0).tanh();
+            assert!((f64::from(found) - exact).abs() < 1e-5, "{x}: {found}, not {exact}");
+        }
+        for level in Level::available() {
+            let mut found = values();
+            soft_cap(level, 30.0, &mut found);
+            assert_eq!(found, expected, "{level}");
+        }
+    }
+
+    #[test]
     fn nan_stays_and_infinity_goes_where_it_should() {
         let mut x = [f32::NAN, f32::INFINITY];
         activate(Level::detect(), Activation::Silu, &mut x);
         assert!(x[0].is_nan() && x[1] == f32::INFINITY, "{x:?}");
+    }
+
+    #[test]
+    fn a_clamped_gate_adds_one() {
+        let mut gate = [100.0, 100.0, 0.0, 7.0];
+        gated(Level::detect(), Activation::SwigluClamped, &mut gate, &[100.0, -100.0, 5.0, 0.5]).unwrap();
+        let seven = 7.0 / (1.0 + (-1.702f32 * 7.0).exp());
+        for (found, expected) in gate.iter().zip([8.0 * seven, -6.0 * seven, 0.0, 1.5 * seven]) {
+            assert!((found - expected).abs() < 1e-5, "{gate:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,11 @@
 //!    panel, and the group's scale is in them.
 //! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    clippy::manual_checked_ops,
+    reason = "loops over registers, compiled for constants"
+)]
 
 use crate::activations::{Columns, Four, INTERLEAVED};
 use crate::dispatch::Task;

@@ -13,6 +13,7 @@
 //!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
 //!   `(0+1) + (2+3)`, then by [`Isa::sum`].
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
@@ -40,34 +41,27 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     for (start, blocks) in (0..).step_by(8).zip(row.chunks(8)) {
         let mut dots = [[isa.zero_ints(); 8]; C];
         let mut mins = [[isa.zero_ints(); 8]; C];
-        for (i, block) in blocks.iter().enumerate() {
+        for (i, block) in blocks.iter().enumerate().take(8) {
             prefetch(isa, block, size_of::<B>());
-            let group_scales = block.group_scales();
-            // Scales of 32 weights are broadcast from memory, which costs no shuffle: the compiler must not see that
-            // they come from registers.
-            let (mut picks, mut pairs) = (isa.splat_pair([0; 2]), [[0; 2]; 8]);
-            match group_scales {
-                Groups::Of16(scales) => picks = isa.scales_of_16(&scales),
-                Groups::Of32(scales) => {
-                    pairs = isa.pairs_of(&scales);
-                    core::hint::black_box(&mut pairs);
-                }
-            }
+            let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
+            let scales = match group_scales {
+                Groups::Of16(scales) => isa.scales_of_16(&scales),
+                Groups::Of32(scales) => isa.scales_of_32(&scales),
+            };
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
-            for part in 0..8 {
-                let w = block.load_codes(isa, part);
-                let scales = match group_scales {
-                    Groups::Of16(_) => isa.pick(picks, part),
-                    Groups::Of32(_) => isa.splat_pair(pairs[part]),
-                };
-                for c in 0..C {
-                    let x = isa.signed_bytes(&codes[c][start + i][part]);
-                    let pairs = match B::CODES {
-                        Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
-                        Codes::Signed => isa.pairs_signed(w, x),
-                    };
-                    two[c][part % 2] = isa.add_dot_shorts(two[c][part % 2], pairs, scales);
+            for pair in 0..4 {
+                for half in 0..2 {
+                    let part = 2 * pair + half;
+                    let (w, scales) = (block.load_codes(isa, part), isa.pick(scales, part));
+                    for c in 0..C {
+                        let x = isa.signed_bytes(&codes[c][start + i][part]);
+                        let products = match B::CODES {
+                            Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
+                            Codes::Signed => isa.pairs_signed(w, x),
+                        };
+                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales);
+                    }
                 }
             }
             for c in 0..C {
@@ -78,7 +72,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }
                 if B::MINS {
-                    let group_mins = of_each_16(isa, block.group_mins());
+                    let group_mins = of_each_16(isa, group_mins);
                     mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                 }
                 dots[c][i] = dot;

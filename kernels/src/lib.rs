@@ -20,9 +20,12 @@ pub mod norm;
 mod output;
 pub mod product;
 pub mod quant;
+pub mod recurrence;
 pub mod rope;
+pub mod scan;
 pub mod simd;
 mod tile;
+pub mod wkv;
 
 pub use mismatch::Mismatch;
 pub use output::Output;

@@ -7,6 +7,7 @@
 //! bits; for them such codes are widened to 16 bits, two to a place instead of four, and superblocks' codes multiplied
 //! with their group scales.
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::Mismatch;
 use crate::dispatch::Task;

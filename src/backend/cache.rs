@@ -8,6 +8,7 @@ pub use gristmill_kernels::attention::CacheType;
 use gristmill_kernels::attention::{BLOCK, Block, Layout, Line};
 use gristmill_kernels::simd::Level;
 
+use super::state::States;
 use crate::{Error, Result};
 
 /// Positions that can be taken back at least, though windows have moved on: see [`Cache::forget`].
@@ -147,6 +148,8 @@ impl Room<'_> {
 /// page alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
+    /// What recurrent layers keep.
+    pub states: States,
     layers: Vec<Layer>,
 }
 
@@ -154,7 +157,7 @@ impl Cache {
     pub fn new(types: CacheTypes, layers: impl IntoIterator<Item = LayerShape>) -> Self {
         let layer =
             |shape: LayerShape| Layer { shape, layout: shape.layout(types), pages: Vec::new(), forgotten: 0 };
-        Cache { layers: layers.into_iter().map(layer).collect() }
+        Cache { states: States::default(), layers: layers.into_iter().map(layer).collect() }
     }
 
     /// Bytes that a sequence of `len` positions takes at most, fed `batch` at a time; `usize::MAX` for more than can be
@@ -167,11 +170,13 @@ impl Cache {
         })
     }
 
-    /// Forgets all positions from `len` on. Gives how many are left: none where a window has forgotten what a query
-    /// at `len` would see.
+    /// Forgets all positions from `len` on. Gives how many are left: fewer where a recurrent layer has no state of `len`
+    /// positions, none where a window has forgotten what a query at `len` would see.
     pub fn truncate(&mut self, len: usize) -> usize {
+        let len = self.states.resume(len);
         let gone = |layer: &Layer| layer.forgotten * BLOCK > layer.shape.sees.first(len);
         let len = if self.layers.iter().any(gone) { 0 } else { len };
+        self.states.truncate(len);
         for layer in &mut self.layers {
             layer.pages.truncate(len.div_ceil(BLOCK));
             layer.forgotten = layer.forgotten.min(layer.pages.len());

@@ -1,10 +1,14 @@
 //! Our model code with ggml's matrix products: all else is [`Cpu`]'s.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cpu::Cpu;
-use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use super::{
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
+    Scan, Slots, Turns, Wkv,
+};
 use crate::Result;
 use crate::ggml::{self, Threads, Weights};
 
@@ -101,12 +105,83 @@ impl Backend for OverCpu<'_> {
         self.cpu.attention(spec, cache, layer, start, queries, keys, values)
     }
 
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act> {
+        self.cpu.attend_again(spec, cache, layer, start, queries)
+    }
+
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
         self.cpu.gated(activation, gate, up)
     }
 
     fn activate(&mut self, activation: Activation, x: Act) -> Result<()> {
         self.cpu.activate(activation, x)
+    }
+
+    fn map(&mut self, map: Map, x: Act) -> Result<()> {
+        self.cpu.map(map, x)
+    }
+
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()> {
+        self.cpu.scale_rows(x, factors)
+    }
+
+    // Experts stay with our own loops: ggml's product of one expert at a time would say little about either.
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        self.cpu.linear_grouped(weights, slots, x)
+    }
+
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
+        self.cpu.blend(to, parts, factors)
+    }
+
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
+        self.cpu.weigh(weights, x)
+    }
+
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
+        self.cpu.combine(slots, weighted, x)
+    }
+
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+        self.cpu.scale_columns(factors, x)
+    }
+
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+        self.cpu.shift_columns(terms, x)
+    }
+
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
+        self.cpu.columns(parts)
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
+        self.cpu.convolve(by, state, x)
+    }
+
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act> {
+        self.cpu.recur(by, state, queries_keys_values, decays, rates)
+    }
+
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+        self.cpu.scan(by, state, inputs_steps_into_out)
+    }
+
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+        self.cpu.wkv(by, state, inputs)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

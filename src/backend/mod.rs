@@ -4,13 +4,21 @@
 
 pub(crate) mod cache;
 pub(crate) mod cpu;
+mod experts;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
+mod recurrence;
+mod state;
 
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
+pub(crate) use experts::{Grouped, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
+pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
+pub(crate) use state::KEPT as KEPT_STATES;
+
+use std::ops::Range;
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -138,6 +146,37 @@ pub(crate) enum Norm {
     Layer { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
 }
 
+impl Norm {
+    /// How many values have a weight.
+    pub fn len(&self) -> usize {
+        match self {
+            Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => weight.len(),
+        }
+    }
+}
+
+/// A function of each value.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Map {
+    /// `factor * x`.
+    Scale(f32),
+    /// `x` kept between `-bound` and `bound`.
+    Clamp(f32),
+    /// `cap * tanh(x / cap)`.
+    SoftCap(f32),
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `exp(x)`.
+    Exp,
+    /// `x` less its row's mean and so many standard deviations, where that is positive, else 0.
+    Sparse(f32),
+}
+
+/// `ln(1 + exp(x))`.
+pub(crate) fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
+}
+
 /// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs]`.
 pub(crate) struct Turns {
     pub pairing: Pairing,
@@ -189,10 +228,57 @@ pub(crate) trait Backend {
         keys: Act,
         values: Act,
     ) -> Result<Act>;
+    /// Attends to what another layer of the same pass has kept: `[tokens, heads * value_dim]`.
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act>;
     /// `gate = activation(gate) * up`.
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()>;
     /// `x = activation(x)`.
     fn activate(&mut self, activation: Activation, x: Act) -> Result<()>;
+    /// `x = map(x)`.
+    fn map(&mut self, map: Map, x: Act) -> Result<()>;
+    /// Each row of `x` times the one value of `factors` `[rows, 1]`.
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
+    /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
+    /// Writes to `to` for each token the sum of its rows in `parts`, times `factors` `[tokens, parts]`, in their order.
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()>;
+    /// Each row of `x` times its weight, in place.
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()>;
+    /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
+    /// token chose them: `[tokens, width]`.
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
+    /// Each row of `x` times `factors`, value by value, in place.
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()>;
+    /// Each row of `x` plus `terms`, value by value, in place.
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()>;
+    /// Columns of matrices of as many rows, side by side, as a new matrix.
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act>;
+    /// The convolution of `x` `[tokens, channels]` over the tokens, from the last ones of `state` on, which become those of
+    /// `x`.
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act>;
+    /// Carries `state` through the tokens: of queries, keys `[tokens, key_heads * key_dim]`, values `[tokens, heads *
+    /// value_dim]`, decays and rates `[tokens, heads]` it makes results shaped as the values.
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act>;
+    /// Carries the states of a selective scan through the tokens: of inputs and steps `[tokens, channels]` and the ways into
+    /// and out of the states `[tokens, states]` it makes results `[tokens, channels]`.
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act>;
+    /// Carries `state` through the tokens: of receptances, decays, keys, `a`, `b` and values, all `[tokens, heads * dim]`, it
+    /// makes results shaped alike.
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.

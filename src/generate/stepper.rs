@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheTypes};
+use crate::backend::{Cache, CacheTypes, KEPT_STATES};
 use crate::model::Model;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -146,7 +146,12 @@ impl Model {
 
     /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
     pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
-        Cache::bytes(types.into(), &self.network().cache_layers(), tokens, BATCH)
+        self.cache_bytes_of(types.into(), tokens, BATCH)
+    }
+
+    fn cache_bytes_of(&self, types: CacheTypes, tokens: usize, batch: usize) -> usize {
+        let states = self.network().state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
+        Cache::bytes(types, &self.network().cache_layers(), tokens, batch).saturating_add(states)
     }
 }
 
@@ -184,7 +189,7 @@ impl Stepper {
 
     /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        Cache::bytes(self.options.cache, &self.model.network().cache_layers(), tokens, self.options.batch)
+        self.model.cache_bytes_of(self.options.cache, tokens, self.options.batch)
     }
 
     /// A handle that stops this stepper's work from elsewhere.
@@ -255,9 +260,10 @@ impl Stepper {
 
     /// Forgets all tokens from `len` on. The logits are forgotten too, unless nothing was to be forgotten.
     ///
-    /// Of a model with sliding windows the cache keeps only what they see, from 128 tokens back on. Where more than that
-    /// is taken back, the next feeding computes the tokens that are left anew: the results are the same, but it takes its
-    /// time. A [`fork`](Stepper::fork) made before keeps what it needs.
+    /// Of a model with sliding windows the cache keeps only what they see, from 128 tokens back on; of one with recurrent
+    /// layers the states after the last two passes. Where more than that is taken back, the next feeding computes the
+    /// tokens that are left anew: the results are the same, but it takes its time. A [`fork`](Stepper::fork) made before
+    /// keeps what it needs.
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
@@ -313,14 +319,15 @@ impl Stepper {
         outputs: &[usize],
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
-        let Stepper { model, cache, work, cancel, .. } = self;
-        let start = self.cached;
+        let Stepper { model, cache, work, cancel, context, .. } = self;
+        let (start, context) = (self.cached, *context);
         let done = model.pass(work, |backend| {
             let mut pass = Pass {
                 backend: &mut *backend,
                 cache: &mut *cache,
                 tokens: batch,
                 start,
+                context,
                 outputs,
                 go_on: &mut |_| !cancel.take(),
             };

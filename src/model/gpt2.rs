@@ -2,36 +2,24 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Block, Decoder, FeedForward, Heads, Linear, SelfAttention};
-use super::loader::Loader;
+use super::layers::{Block, Decoder, Dense, Heads, SelfAttention, Sizes};
+use super::loader::{Loader, Norms};
 use crate::Result;
 use crate::backend::Activation;
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
-    // ---- parameters
-    let width = loader.size("embedding_length")?;
-    let layers = loader.size("block_count")?;
+    let sizes = Sizes::load(loader)?;
+    let width = sizes.width;
     let context = loader.size("context_length")?;
-    let heads = Heads::load(loader, width)?;
-
-    // ---- tensors
-    let vocabulary = loader.vocabulary("token_embd.weight")?;
-    let block = |layer: usize| {
-        let prefix = format!("blk.{layer}");
-        Ok(Block {
-            attention_norm: loader.layer_norm(&format!("{prefix}.attn_norm"), width)?,
-            attention: SelfAttention::load(loader, &prefix, width, heads)?,
-            feed_forward_norm: loader.layer_norm(&format!("{prefix}.ffn_norm"), width)?,
-            feed_forward: FeedForward::plain(loader, &prefix, width, Activation::GeluTanh)?,
-        })
+    let block = |layer| {
+        let heads = Heads::load(loader, layer, width)?;
+        let attention = SelfAttention { rope: None, ..SelfAttention::load(loader, layer, width, heads)? };
+        let feed_forward = Dense::plain(loader, layer, width, Activation::GeluTanh)?;
+        Block::new(loader, layer, width, Norms::Layer, attention, feed_forward)
     };
     Ok(Box::new(Decoder {
-        embedding: loader.matrix("token_embd.weight", vocabulary, width)?,
         positions: Some(loader.matrix("position_embd.weight", context, width)?),
-        rope: None,
-        blocks: (0..layers).map(block).collect::<Result<_>>()?,
-        output_norm: loader.layer_norm("output_norm", width)?,
-        output: Linear::load_output(loader, vocabulary, width)?,
+        ..Decoder::load(loader, sizes, Norms::Layer, vec![], block)?
     }))
 }

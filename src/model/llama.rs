@@ -1,48 +1,43 @@
-//! Llama 1 to 3, and the many that share its layers: Mistral, TinyLlama, SmolLM (Touvron and others 2023).
+//! Llama 1 to 3, and the many that share its layers: Mistral, TinyLlama, SmolLM (Touvron and others 2023); with experts
+//! in place of feed-forward networks Mixtral (Jiang and others 2024).
 //!
 //! RMS norms before attention and feed-forward, rotary embedding of neighbours, grouped queries, SiLU gate.
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Block, Decoder, FeedForward, Heads, Linear, SelfAttention};
-use super::loader::Loader;
+use super::layers::{
+    Block, Decoder, Dense, Experts, FeedForward, Heads, Router, Scoring, SelfAttention, Sizes,
+};
+use super::loader::{Loader, Norms};
 use super::rope::Rope;
 use crate::Result;
 use crate::backend::{Activation, Pairing};
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
-    load_with(loader, Pairing::Neighbours)
+    Ok(Box::new(decoder(loader, Pairing::Neighbours, SelfAttention::load)?))
 }
 
-/// The same layers with another pairing of the rotary embedding.
-pub(crate) fn load_with(loader: &Loader<'_>, pairing: Pairing) -> Result<Box<dyn Network>> {
-    // ---- parameters
-    let width = loader.size("embedding_length")?;
-    let layers = loader.size("block_count")?;
-    let heads = Heads::load(loader, width)?;
-    if let Some(experts) = loader.metadata().u32(&loader.key("expert_count"))?.filter(|&experts| experts > 0)
-    {
-        return Err(loader.unsupported(format!("a mixture of {experts} experts")));
-    }
-
-    // ---- tensors
-    let vocabulary = loader.vocabulary("token_embd.weight")?;
-    let block = |layer: usize| {
-        let prefix = format!("blk.{layer}");
-        Ok(Block {
-            attention_norm: loader.rms_norm(&format!("{prefix}.attn_norm"), width)?,
-            attention: SelfAttention::load(loader, &prefix, width, heads)?,
-            feed_forward_norm: loader.rms_norm(&format!("{prefix}.ffn_norm"), width)?,
-            feed_forward: FeedForward::gated(loader, &prefix, width, Activation::Silu)?,
-        })
+/// The same layers with another pairing of the rotary embedding, or another attention.
+pub(crate) fn decoder(
+    loader: &Loader<'_>,
+    pairing: Pairing,
+    attention: impl Fn(&Loader<'_>, usize, usize, Heads) -> Result<SelfAttention>,
+) -> Result<Decoder> {
+    let sizes = Sizes::load(loader)?;
+    let width = sizes.width;
+    let rope = Rope::load(loader, pairing, Heads::load(loader, 0, width)?.shape.key_dim)?;
+    let block = |layer| {
+        let attention = attention(loader, layer, width, Heads::load(loader, layer, width)?)?;
+        let feed_forward: Box<dyn FeedForward> = match loader.count_at("expert_count", layer)?.unwrap_or(0) {
+            0 => Box::new(Dense::gated(loader, layer, width, Activation::Silu)?),
+            _ => {
+                let inner = loader.size_at("feed_forward_length", layer)?;
+                let router = Router::load(loader, layer, Scoring::Softmax, true)?;
+                Box::new(Experts::load(loader, layer, width, inner, Activation::Silu, router)?)
+            }
+        };
+        Block::new(loader, layer, width, Norms::Rms, attention, feed_forward)
     };
-    Ok(Box::new(Decoder {
-        embedding: loader.matrix("token_embd.weight", vocabulary, width)?,
-        positions: None,
-        rope: Some(Rope::load(loader, pairing, heads.shape.key_dim)?),
-        blocks: (0..layers).map(block).collect::<Result<_>>()?,
-        output_norm: loader.rms_norm("output_norm", width)?,
-        output: Linear::load_output(loader, vocabulary, width)?,
-    }))
+    Decoder::load(loader, sizes, Norms::Rms, vec![rope], block)
 }

@@ -5,9 +5,12 @@ use gristmill_kernels::product;
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 
 use crate::backend::{Matrix, Norm};
-use crate::gguf::{Metadata, Value};
+use crate::gguf::{Array, Metadata, Value};
 use crate::model::file::{ModelFile, TensorHandle};
 use crate::{Error, Result};
+
+/// The largest size that a parameter may give.
+const LARGEST: usize = 1 << 28;
 
 /// A model's file as an architecture sees it.
 pub(crate) struct Loader<'a> {
@@ -54,27 +57,82 @@ impl<'a> Loader<'a> {
     /// An integer parameter that, where it is there, must not be zero. An array must have one value for each layer, and
     /// give all layers the same.
     pub fn optional_size(&self, name: &str) -> Result<Option<usize>> {
+        if let Some(values) = self.layered(name)? {
+            let first = values.first().copied();
+            if values.iter().any(|&value| Some(value) != first) {
+                let key = self.key(name);
+                return Err(self.unsupported(format!("different values of `{key}` in different layers")));
+            }
+        }
+        self.optional_size_at(name, 0)
+    }
+
+    /// An integer parameter of a layer, which must be there and not be zero: from an array of one value for each layer,
+    /// or one for all.
+    pub fn size_at(&self, name: &str, layer: usize) -> Result<usize> {
+        let key = self.key(name);
+        let size = self.optional_size_at(name, layer)?;
+        size.ok_or(Error::MetadataMissing { key, expected: "a positive integer" })
+    }
+
+    /// As [`Loader::size_at`], where it is there.
+    pub fn optional_size_at(&self, name: &str, layer: usize) -> Result<Option<usize>> {
+        match self.count_at(name, layer)? {
+            Some(0) => {
+                let (expected, found) = ("a positive integer", "0".into());
+                Err(Error::MetadataType { key: self.key(name), expected, found })
+            }
+            // So that products of a few sizes cannot overflow.
+            Some(size) if size > LARGEST => {
+                let (expected, found) = ("a size that a model can have", size.to_string());
+                Err(Error::MetadataType { key: self.key(name), expected, found })
+            }
+            size => Ok(size),
+        }
+    }
+
+    /// An integer parameter of a layer, zero among them.
+    pub fn count_at(&self, name: &str, layer: usize) -> Result<Option<usize>> {
+        let count = match self.layered(name)? {
+            Some(values) => values.get(layer).copied(),
+            None => self.metadata().u32(&self.key(name))?,
+        };
+        Ok(count.map(|count| count as usize))
+    }
+
+    /// Whether a layer has no attention: no heads of keys.
+    pub fn recurrent(&self, layer: usize) -> Result<bool> {
+        Ok(self.count_at("attention.head_count_kv", layer)? == Some(0))
+    }
+
+    /// An array of one integer for each layer; `None` for anything but an array.
+    fn layered(&self, name: &str) -> Result<Option<Vec<u32>>> {
         let key = self.key(name);
         let metadata = self.metadata();
-        let size = match metadata.get(&key) {
-            Some(Value::Array(_)) => {
-                let values = metadata.u32s(&key)?.unwrap_or_default();
-                if Some(values.len() as u64) != metadata.u64(&self.key("block_count"))? {
-                    let found = format!("{} of them", values.len());
-                    return Err(Error::MetadataType { key, expected: "one value for each layer", found });
-                }
-                let first = values.first().copied();
-                if values.iter().any(|&value| Some(value) != first) {
-                    return Err(self.unsupported(format!("different values of `{key}` in different layers")));
-                }
-                first
-            }
-            _ => metadata.u32(&key)?,
-        };
-        match size {
-            Some(0) => Err(Error::MetadataType { key, expected: "a positive integer", found: "0".into() }),
-            size => Ok(size.map(|size| size as usize)),
+        let Some(Value::Array(_)) = metadata.get(&key) else { return Ok(None) };
+        let values = metadata.u32s(&key)?.unwrap_or_default();
+        if Some(values.len() as u64) != metadata.u64(&self.key("block_count"))? {
+            let found = format!("{} of them", values.len());
+            return Err(Error::MetadataType { key, expected: "one value for each layer", found });
         }
+        Ok(Some(values.to_vec()))
+    }
+
+    /// The window of a layer's attention: `attention.sliding_window`, for the layers that have one by
+    /// `attention.sliding_window_pattern`. That is either a boolean for each layer or one number, `period` where it is
+    /// left out: of so many layers the last sees all positions.
+    pub fn window(&self, layer: usize, period: usize) -> Result<Option<usize>> {
+        let window = self.count_at("attention.sliding_window", layer)?.filter(|&window| window > 0);
+        let key = self.key("attention.sliding_window_pattern");
+        if let Some(Value::Array(Array::Bool(windows))) = self.metadata().get(&key) {
+            let has_window = windows.get(layer).copied().ok_or_else(|| {
+                let found = format!("{} of them", windows.len());
+                Error::MetadataType { key, expected: "one value for each layer", found }
+            })?;
+            return Ok(window.filter(|_| has_window));
+        }
+        let period = self.optional_size("attention.sliding_window_pattern")?.unwrap_or(period);
+        Ok(window.filter(|_| !(layer + 1).is_multiple_of(period)))
     }
 
     /// A float parameter that must be there and be finite.
@@ -106,9 +164,28 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// What a root mean square norm adds below its root. A few models have it under the layer norms' name.
+    pub fn rms_epsilon(&self) -> Result<f32> {
+        let own = "attention.layer_norm_rms_epsilon";
+        let other = "attention.layer_norm_epsilon";
+        let use_other =
+            !self.metadata().contains(&self.key(own)) && self.metadata().contains(&self.key(other));
+        self.epsilon(if use_other { other } else { own })
+    }
+
     /// Refuses the model for a feature that it needs and this version lacks.
     pub fn unsupported(&self, feature: String) -> Error {
         Error::UnsupportedFeature { architecture: self.arch.to_owned(), feature }
+    }
+
+    /// The error for a tensor that is not there.
+    pub fn missing(&self, tensor: String) -> Error {
+        Error::TensorMissing { tensor, architecture: self.arch.to_owned() }
+    }
+
+    /// The weights of the tensor `name`, where it is there.
+    pub fn len(&self, name: &str) -> Option<usize> {
+        self.file.tensor(name).map(|tensor| tensor.info.shape().iter().product())
     }
 
     /// Whether the model has a tensor of this name.
@@ -117,10 +194,10 @@ impl<'a> Loader<'a> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorHandle> {
-        let missing = || Error::TensorMissing { tensor: name.to_owned(), architecture: self.arch.to_owned() };
+        let missing = || self.missing(name.to_owned());
         let handle = self.file.handle(name).ok_or_else(missing)?;
         let info = handle.view().ok_or_else(missing)?.info;
-        if info.shape() != shape {
+        if !same_shape(info.shape(), shape) {
             let expected = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
             return Err(Error::TensorShape { tensor: name.to_owned(), expected, found: info.shape_text() });
         }
@@ -152,36 +229,103 @@ impl<'a> Loader<'a> {
 
     /// The number of tokens: the rows of the embedding `name`.
     pub fn vocabulary(&self, name: &str) -> Result<usize> {
-        let missing = || Error::TensorMissing { tensor: name.to_owned(), architecture: self.arch.to_owned() };
-        let info = self.file.tensor(name).ok_or_else(missing)?.info;
+        let info = self.file.tensor(name).ok_or_else(|| self.missing(name.to_owned()))?.info;
         Ok(info.rows())
     }
 
-    /// The vector `name` of `len` floats.
-    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[len])?;
-        let mut floats = vec![0.0; len];
+    /// The matrices of `experts` experts, `name` `[experts, rows, len]`, one below the other.
+    pub fn experts(&self, name: &str, experts: usize, rows: usize, len: usize) -> Result<Matrix> {
+        let tensor = self.tensor(name, &[len, rows, experts])?;
+        let (ty, bytes) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
+        Ok(Matrix::new(ty, rows * experts, len, Rows { tensor, bytes: 0..bytes }))
+    }
+
+    /// One of `count` matrices in the tensor `name` `[count, rows, len]`.
+    pub fn nth_matrix(&self, name: &str, count: usize, n: usize, rows: usize, len: usize) -> Result<Matrix> {
+        let tensor = self.tensor(name, &[len, rows, count])?;
+        let (ty, all) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
+        let bytes = all / count.max(1);
+        Ok(Matrix::new(ty, rows, len, Rows { tensor, bytes: n * bytes..(n + 1) * bytes }))
+    }
+
+    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        let mut floats = vec![0.0; shape.iter().product()];
         let view = tensor.view().ok_or(Error::Internal { what: "a tensor that is gone" })?;
         dequantize_row(view.info.ty, view.bytes, &mut floats)
             .map_err(|_| Error::TensorType { tensor: name.to_owned(), ty: view.info.ty })?;
         Ok(floats)
     }
 
+    /// The vector `name` of `len` floats.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.floats(name, &[len])
+    }
+
+    /// The tensor `name` of any shape with `len` floats.
+    pub fn vector_of(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let shape = self.file.tensor(name).map(|tensor| tensor.info.shape().to_vec());
+        let shape = shape.filter(|shape| shape.iter().product::<usize>() == len);
+        self.floats(name, shape.as_deref().unwrap_or(&[len]))
+    }
+
+    /// As [`Loader::vector_of`], where it is there.
+    pub fn optional_vector_of(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        if self.has(name) { self.vector_of(name, len).map(Some) } else { Ok(None) }
+    }
+
+    /// The matrix `name` of `rows` rows of `len` as floats, row by row.
+    pub fn table(&self, name: &str, rows: usize, len: usize) -> Result<Vec<f32>> {
+        self.floats(name, &[len, rows])
+    }
+
+    /// As [`Loader::table`], where it is there.
+    pub fn optional_table(&self, name: &str, rows: usize, len: usize) -> Result<Option<Vec<f32>>> {
+        if self.has(name) { self.table(name, rows, len).map(Some) } else { Ok(None) }
+    }
+
     /// The vector `name`, where it is there.
     pub fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
         if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
     }
+}
 
-    /// The root mean square norm `name.weight` over `len` values.
-    pub fn rms_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.epsilon("attention.layer_norm_rms_epsilon")?;
-        Ok(Norm::Rms { weight: self.vector(&format!("{name}.weight"), len)?, eps })
+/// Whether two shapes are the same; dimensions of one at the end may be left out.
+fn same_shape(found: &[usize], expected: &[usize]) -> bool {
+    let dims = |shape: &[usize]| std::array::from_fn::<_, 4, _>(|i| shape.get(i).copied().unwrap_or(1));
+    dims(found) == dims(expected)
+}
+
+/// The kind of a model's norms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Norms {
+    /// Root mean square, under `attention.layer_norm_rms_epsilon`.
+    Rms,
+    /// Layer norms, under `attention.layer_norm_epsilon`, with or without a bias.
+    Layer,
+    /// Layer norms, under `attention.layer_norm_rms_epsilon`.
+    LayerByRmsKey,
+}
+
+impl Norms {
+    /// The norm `name.weight` (and `name.bias`) over `len` values.
+    pub fn load(self, loader: &Loader<'_>, name: &str, len: usize) -> Result<Norm> {
+        // A few files leave the suffix out.
+        let bare = loader.has(name).then(|| loader.vector(name, len)).transpose()?;
+        let weight = bare.map_or_else(|| loader.vector(&format!("{name}.weight"), len), Ok)?;
+        match self {
+            Norms::Rms => Ok(Norm::Rms { weight, eps: loader.rms_epsilon()? }),
+            Norms::Layer | Norms::LayerByRmsKey => {
+                let bias = loader.optional_vector(&format!("{name}.bias"), len)?;
+                let key = if self == Norms::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+                let eps = loader.epsilon(&format!("attention.{key}"))?;
+                Ok(Norm::Layer { weight, bias: bias.unwrap_or_else(|| vec![0.0; len]), eps })
+            }
+        }
     }
 
-    /// The layer norm `name.weight`, `name.bias` over `len` values.
-    pub fn layer_norm(&self, name: &str, len: usize) -> Result<Norm> {
-        let eps = self.epsilon("attention.layer_norm_epsilon")?;
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        Ok(Norm::Layer { weight: self.vector(&weight, len)?, bias: self.vector(&bias, len)?, eps })
+    /// The root mean square norm over `len` values, without weights.
+    pub fn unit(loader: &Loader<'_>, len: usize) -> Result<Norm> {
+        Ok(Norm::Rms { weight: vec![1.0; len], eps: loader.rms_epsilon()? })
     }
 }

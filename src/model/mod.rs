@@ -1,19 +1,66 @@
 //! What a model computes: the file that holds it, its parameters and weights, and a forward pass.
 //!
 //! One file for each architecture says which parameters it reads, which tensors it needs and how they are joined; the
-//! parts are shared (`layers.rs`). To add one, write its file, add a line to [`ARCHITECTURES`] and a golden case to the
+//! parts are shared (`layers`). To add one, write its file, add a line to [`ARCHITECTURES`] and a golden case to the
 //! tests.
 #![deny(unsafe_code)]
 
+mod baichuan;
+mod bitnet;
+mod bloom;
+mod cohere2;
+mod command_r;
+mod deepseek2;
+mod ernie4_5;
+mod exaone4;
+mod falcon;
+mod falcon_h1;
 pub mod file;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gemma3n;
+mod gemma4;
+mod glm4;
+mod glm4moe;
 mod gpt2;
+mod gpt_oss;
+mod gptneox;
+mod granite;
+mod granite_hybrid;
+mod hunyuan_dense;
+mod internlm2;
+mod jamba;
 mod layers;
+mod lfm2;
 mod llama;
+mod llama4;
 mod loader;
+mod mamba;
+mod mamba2;
+mod minicpm;
+mod mistral3;
+mod mpt;
+mod nemotron;
+mod nemotron_h;
+mod olmo2;
+mod olmoe;
 pub(crate) mod pass;
+mod phi2;
+mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
+mod qwen35;
+mod qwen3moe;
+mod qwen3next;
 mod rope;
+mod rwkv7;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -37,15 +84,152 @@ pub struct Architecture {
     pub name: &'static str,
     /// The models that have it.
     pub models: &'static str,
+    /// Whose logits it agrees with, on tiny models with random weights.
+    pub checked: &'static str,
     load: fn(&Loader<'_>) -> Result<Box<dyn Network>>,
 }
 
+const TRANSFORMERS_4: &str = "transformers 4.57.6";
+const TRANSFORMERS_5: &str = "transformers 5.23.0";
+const LLAMA_CPP: &str = "llama.cpp (ggml 0.25.3)";
+
 /// Every architecture that can be run: the one list, from which loading, documentation and tests follow.
 pub const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", models: "Llama 1-3, Mistral, TinyLlama, SmolLM", load: llama::load },
-    Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", load: qwen2::load },
-    Architecture { name: "qwen3", models: "Qwen 3", load: qwen3::load },
-    Architecture { name: "gpt2", models: "GPT-2", load: gpt2::load },
+    Architecture { name: "qwen35", models: "Qwen 3.5", checked: TRANSFORMERS_5, load: qwen35::load },
+    Architecture {
+        name: "qwen35moe",
+        models: "Qwen 3.5 with experts",
+        checked: TRANSFORMERS_5,
+        load: qwen35::load_with_experts,
+    },
+    Architecture { name: "qwen3next", models: "Qwen 3 Next", checked: TRANSFORMERS_4, load: qwen3next::load },
+    Architecture { name: "qwen3", models: "Qwen 3", checked: TRANSFORMERS_4, load: qwen3::load },
+    Architecture {
+        name: "qwen3moe",
+        models: "Qwen 3 with experts",
+        checked: TRANSFORMERS_4,
+        load: qwen3moe::load,
+    },
+    Architecture { name: "gemma4", models: "Gemma 4", checked: TRANSFORMERS_5, load: gemma4::load },
+    Architecture { name: "gemma3", models: "Gemma 3", checked: TRANSFORMERS_4, load: gemma3::load },
+    Architecture {
+        name: "mistral3",
+        models: "Mistral 3, Ministral 3",
+        checked: TRANSFORMERS_5,
+        load: mistral3::load,
+    },
+    Architecture {
+        name: "cohere2",
+        models: "Command R7B, Command A",
+        checked: TRANSFORMERS_4,
+        load: cohere2::load,
+    },
+    Architecture { name: "exaone4", models: "EXAONE 4", checked: TRANSFORMERS_4, load: exaone4::load },
+    Architecture { name: "gemma3n", models: "Gemma 3n", checked: TRANSFORMERS_4, load: gemma3n::load },
+    Architecture { name: "gemma2", models: "Gemma 2", checked: TRANSFORMERS_4, load: gemma2::load },
+    Architecture { name: "gemma", models: "Gemma", checked: TRANSFORMERS_4, load: gemma::load },
+    Architecture {
+        name: "llama",
+        models: "Llama 1-3, Mistral, Mixtral, TinyLlama, SmolLM 1-2",
+        checked: TRANSFORMERS_4,
+        load: llama::load,
+    },
+    Architecture { name: "llama4", models: "Llama 4", checked: TRANSFORMERS_4, load: llama4::load },
+    Architecture { name: "gpt-oss", models: "gpt-oss", checked: TRANSFORMERS_4, load: gpt_oss::load },
+    Architecture { name: "qwen2", models: "Qwen 2, Qwen 2.5", checked: TRANSFORMERS_4, load: qwen2::load },
+    Architecture {
+        name: "qwen2moe",
+        models: "Qwen 1.5 and 2 with experts",
+        checked: TRANSFORMERS_4,
+        load: qwen2moe::load,
+    },
+    Architecture { name: "phi2", models: "Phi 1-2", checked: TRANSFORMERS_4, load: phi2::load },
+    Architecture { name: "phi3", models: "Phi 3-4", checked: TRANSFORMERS_4, load: phi3::load },
+    Architecture {
+        name: "phimoe",
+        models: "Phi 3.5 with experts",
+        checked: TRANSFORMERS_4,
+        load: phimoe::load,
+    },
+    Architecture {
+        name: "deepseek2",
+        models: "DeepSeek V2, V3, R1, GLM 4.7 Flash",
+        checked: TRANSFORMERS_4,
+        load: deepseek2::load,
+    },
+    Architecture { name: "glm4", models: "GLM 4", checked: TRANSFORMERS_4, load: glm4::load },
+    Architecture { name: "glm4moe", models: "GLM 4.5-4.7", checked: TRANSFORMERS_4, load: glm4moe::load },
+    Architecture { name: "granite", models: "Granite 3", checked: TRANSFORMERS_4, load: granite::load },
+    Architecture {
+        name: "granitemoe",
+        models: "Granite 3 with experts",
+        checked: TRANSFORMERS_4,
+        load: granite::load,
+    },
+    Architecture { name: "smollm3", models: "SmolLM 3", checked: TRANSFORMERS_4, load: smollm3::load },
+    Architecture { name: "olmo2", models: "OLMo 2-3", checked: TRANSFORMERS_4, load: olmo2::load },
+    Architecture { name: "olmoe", models: "OLMoE", checked: TRANSFORMERS_4, load: olmoe::load },
+    Architecture {
+        name: "command-r",
+        models: "Command R, Aya",
+        checked: TRANSFORMERS_4,
+        load: command_r::load,
+    },
+    Architecture {
+        name: "starcoder2",
+        models: "StarCoder 2",
+        checked: TRANSFORMERS_4,
+        load: starcoder2::load,
+    },
+    Architecture { name: "stablelm", models: "StableLM", checked: TRANSFORMERS_4, load: stablelm::load },
+    Architecture { name: "falcon", models: "Falcon", checked: TRANSFORMERS_4, load: falcon::load },
+    Architecture {
+        name: "gptneox",
+        models: "GPT-NeoX, Pythia",
+        checked: TRANSFORMERS_4,
+        load: gptneox::load,
+    },
+    Architecture { name: "gpt2", models: "GPT-2", checked: TRANSFORMERS_4, load: gpt2::load },
+    Architecture { name: "lfm2", models: "LFM 2", checked: TRANSFORMERS_4, load: lfm2::load },
+    Architecture { name: "lfm2moe", models: "LFM 2 with experts", checked: TRANSFORMERS_5, load: lfm2::load },
+    Architecture { name: "mamba2", models: "Mamba 2", checked: TRANSFORMERS_4, load: mamba2::load },
+    Architecture {
+        name: "granitehybrid",
+        models: "Granite 4",
+        checked: TRANSFORMERS_4,
+        load: granite_hybrid::load,
+    },
+    Architecture { name: "falcon-h1", models: "Falcon H1", checked: TRANSFORMERS_4, load: falcon_h1::load },
+    Architecture { name: "bloom", models: "BLOOM", checked: TRANSFORMERS_4, load: bloom::load },
+    Architecture { name: "mpt", models: "MPT", checked: TRANSFORMERS_4, load: mpt::load },
+    Architecture { name: "mamba", models: "Mamba, Falcon Mamba", checked: TRANSFORMERS_4, load: mamba::load },
+    Architecture { name: "rwkv7", models: "RWKV 7", checked: LLAMA_CPP, load: rwkv7::load },
+    Architecture { name: "jamba", models: "Jamba", checked: TRANSFORMERS_4, load: jamba::load },
+    Architecture { name: "nemotron", models: "Nemotron", checked: TRANSFORMERS_4, load: nemotron::load },
+    Architecture {
+        name: "nemotron_h",
+        models: "Nemotron H",
+        checked: TRANSFORMERS_5,
+        load: nemotron_h::load,
+    },
+    Architecture {
+        name: "nemotron_h_moe",
+        models: "Nemotron 3",
+        checked: TRANSFORMERS_5,
+        load: nemotron_h::load,
+    },
+    Architecture { name: "minicpm", models: "MiniCPM", checked: LLAMA_CPP, load: minicpm::load },
+    Architecture { name: "internlm2", models: "InternLM 2", checked: LLAMA_CPP, load: internlm2::load },
+    Architecture { name: "baichuan", models: "Baichuan 1-2", checked: LLAMA_CPP, load: baichuan::load },
+    Architecture { name: "ernie4_5", models: "ERNIE 4.5", checked: TRANSFORMERS_4, load: ernie4_5::load },
+    Architecture {
+        name: "hunyuan-dense",
+        models: "Hunyuan",
+        checked: TRANSFORMERS_4,
+        load: hunyuan_dense::load,
+    },
+    Architecture { name: "seed_oss", models: "Seed-OSS", checked: TRANSFORMERS_4, load: seed_oss::load },
+    Architecture { name: "bitnet", models: "BitNet", checked: LLAMA_CPP, load: bitnet::load },
 ];
 
 /// What an architecture gives once it is loaded.
@@ -54,6 +238,10 @@ pub(crate) trait Network: Send + Sync {
     fn vocabulary(&self) -> usize;
     /// What each layer keeps for a position.
     fn cache_layers(&self) -> Vec<LayerShape>;
+    /// Floats that recurrent layers keep of all positions together.
+    fn state_len(&self) -> usize {
+        0
+    }
     /// How many positions there can be at all; `None` where the model sets no bound.
     fn most_positions(&self) -> Option<usize>;
     /// Logits of the pass's outputs, `[outputs, vocabulary]`; `None` where none are wanted.
@@ -286,7 +474,7 @@ impl Model {
         self.pass(&mut Workspace::default(), |backend| {
             let go_on = &mut |_| true;
             let cache = &mut cache;
-            let mut pass = Pass { backend, cache, tokens: &[0], start: 0, outputs: &[0], go_on };
+            let mut pass = Pass { backend, cache, tokens: &[0], start: 0, context: 1, outputs: &[0], go_on };
             self.network().forward(&mut pass).map(|_| ())
         })
     }

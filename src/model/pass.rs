@@ -14,6 +14,8 @@ pub(crate) struct Pass<'a> {
     pub tokens: &'a [u32],
     /// The position of the first token; the cache holds all before it.
     pub start: usize,
+    /// The most tokens that the sequence may have.
+    pub context: usize,
     /// Indices of the tokens whose logits are wanted.
     pub outputs: &'a [usize],
     /// Called before each layer with its number; stops the pass by `false`.

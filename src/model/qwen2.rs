@@ -2,13 +2,13 @@
 //! of halves.
 #![forbid(unsafe_code)]
 
-use super::Network;
-use super::llama;
+use super::layers::SelfAttention;
 use super::loader::Loader;
+use super::{Network, llama};
 use crate::Result;
 use crate::backend::Pairing;
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
-    llama::load_with(loader, Pairing::Halves)
+    Ok(Box::new(llama::decoder(loader, Pairing::Halves, SelfAttention::load)?))
 }

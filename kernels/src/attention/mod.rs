@@ -18,7 +18,7 @@
 //! from `m = -inf, l = 0, o = 0`; [`join`] adds the spans up in order, in the same way; [`finish`] counts in the sink,
 //! where there is one, and gives `o / l`.
 //!
-//! Numbers of quantized types are a code times the scale `d` of its [`GROUP`], and never multiplied one by one: the sum
+//! Numbers of quantized types are a code times the scale `d` that 32 of them share, and never multiplied one by one: the sum
 //! over `i` is a chain for each group, then a chain over the groups of `d[g][j]` times those; values are added as
 //! `(p[j] d[g][j]) code`. All types meet the same loops as floats.
 //!

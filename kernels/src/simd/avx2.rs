@@ -70,6 +70,35 @@ fn add_pair_products(to: __m256i, w: __m256i, x: __m256i) -> __m256i {
     to
 }
 
+/// Places of the bytes of the `part`-th of eight integers of 16 bits, for all eight lanes of a half.
+static PICKS: [[u8; 32]; 8] = {
+    let mut picks = [[0; 32]; 8];
+    let mut i = 0;
+    while i < 256 {
+        picks[i / 32][i % 32] = (i / 32 * 2 + i % 2) as u8;
+        i += 1;
+    }
+    picks
+};
+
+/// [`Isa::pick`] by one shuffle: written out, because the compiler makes two of it where both halves are the same.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn pick(scales: __m256i, part: usize) -> __m256i {
+    let to;
+    // SAFETY: an instruction of AVX2 that reads 32 bytes of a table.
+    unsafe {
+        core::arch::asm!(
+            "vpshufb {to}, {scales}, [{places}]",
+            to = out(ymm_reg) to,
+            scales = in(ymm_reg) scales,
+            places = in(reg) &PICKS[part % 8],
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// Mask that keeps the magnitude of a float.
 pub(super) const MAGNITUDE: i32 = 0x7FFF_FFFF;
 
@@ -180,13 +209,8 @@ macro_rules! avx2_words {
                 let eight = _mm_loadl_epi64(from.as_ptr().cast());
                 _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(eight, eight))
             }
-            fn pairs_of(from: &[i8; 8]) -> [[i16; 2]; 8] {
-                let wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
-                let low = _mm256_and_si256(wide, _mm256_set1_epi32(0xffff));
-                let mut to = [[0; 2]; 8];
-                let twice = _mm256_or_si256(low, _mm256_slli_epi32::<16>(wide));
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), twice);
-                to
+            fn scales_of_32(scales: &[i8; 8]) -> __m256i {
+                _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())))
             }
             fn scales_of_16(scales: &[i8; 16]) -> __m256i {
                 // The even sixteens' scales in the lower half, the odd ones' in the upper.
@@ -196,10 +220,7 @@ macro_rules! avx2_words {
                 );
                 _mm256_cvtepi8_epi16(dealt)
             }
-            fn pick(scales: __m256i, part: usize) -> __m256i {
-                let low = 2 * (part % 8) as i16;
-                _mm256_shuffle_epi8(scales, _mm256_set1_epi16((low + 1) << 8 | low))
-            }
+            fn pick(scales: __m256i, part: usize) -> __m256i { pick(scales, part) }
 
             fn zero_ints() -> __m256i { _mm256_setzero_si256() }
             fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{MAGNITUDE, avx2_words, p, sum_four, words};
+use super::avx2::{MAGNITUDE, avx2_words, p, pick, sum_four, words};
 use super::{Isa, rows_of_two_registers};
 
 /// AVX2 with FMA, F16C and AVX-VNNI.

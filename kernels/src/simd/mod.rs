@@ -128,8 +128,8 @@ pub trait Isa: Copy {
     fn widen(self, from: &[i8; 16]) -> Self::Shorts;
     /// 8 signed bytes, each twice in a row, widened.
     fn widen_twice(self, from: &[i8; 8]) -> Self::Shorts;
-    /// 8 signed bytes, each twice, widened.
-    fn pairs_of(self, from: &[i8; 8]) -> [[i16; 2]; 8];
+    /// One signed byte for each 32 weights of a superblock, widened, as [`Isa::pick`] wants it.
+    fn scales_of_32(self, scales: &[i8; 8]) -> Self::Shorts;
     /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it.
     fn scales_of_16(self, scales: &[i8; 16]) -> Self::Shorts;
     /// The scales of part `part` (32 weights), each over the eight lanes of its sixteen weights' products.

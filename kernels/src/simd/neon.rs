@@ -262,13 +262,7 @@ macro_rules! neon_words {
                 let wide = vmovl_s8(vld1_s8(from.as_ptr()));
                 [vzip1q_s16(wide, wide), vzip2q_s16(wide, wide)]
             }
-            fn pairs_of(from: &[i8; 8]) -> [[i16; 2]; 8] {
-                let wide = vmovl_s8(vld1_s8(from.as_ptr()));
-                let mut to = [[0_i16; 2]; 8];
-                vst1q_s16(to.as_mut_ptr().cast(), vzip1q_s16(wide, wide));
-                vst1q_s16(to.as_mut_ptr().cast::<i16>().wrapping_add(8), vzip2q_s16(wide, wide));
-                to
-            }
+            fn scales_of_32(scales: &[i8; 8]) -> Shorts { [vmovl_s8(vld1_s8(scales.as_ptr())); 2] }
             fn scales_of_16(scales: &[i8; 16]) -> Shorts {
                 // The even sixteens' scales in one register, the odd ones' in the other.
                 let both = vld2_s8(scales.as_ptr());

@@ -164,8 +164,8 @@ impl Isa for Scalar {
         lanes(|i| i16::from(from[i / 2]))
     }
     #[inline(always)]
-    fn pairs_of(self, from: &[i8; 8]) -> [[i16; 2]; 8] {
-        from.map(|a| [i16::from(a); 2])
+    fn scales_of_32(self, scales: &[i8; 8]) -> [i16; 16] {
+        self.widen_twice(scales)
     }
     #[inline(always)]
     fn scales_of_16(self, scales: &[i8; 16]) -> [i16; 16] {

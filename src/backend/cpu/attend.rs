@@ -20,17 +20,20 @@ const QUERIES: usize = 128;
 /// Tasks for each thread that even out cores of different speed.
 const TASKS: usize = 8;
 
-/// Keeps keys and values of the tokens from `start` on, then attends.
+/// Keeps keys and values of the tokens from `start` on, where there are any, then attends.
 pub(super) fn attend(
     cpu: &mut Cpu<'_>,
     spec: &Attention,
     cache: &mut Cache,
     layer: usize,
     start: usize,
-    [queries, keys, values]: [Act; 3],
+    queries: Act,
+    keys_values: Option<[Act; 2]>,
 ) -> Result<Act> {
     cache.forget(layer, start);
-    keep(cpu, spec, cache, layer, start..start + queries.rows, keys, values)?;
+    if let Some([keys, values]) = keys_values {
+        keep(cpu, spec, cache, layer, start..start + queries.rows, keys, values)?;
+    }
 
     let shape = spec.shape;
     let (heads, group) = (shape.heads, spec.heads / shape.heads.max(1));
@@ -293,14 +296,14 @@ mod tests {
             let positions = start..(start + batch).min(len);
             threads.enter(|team| {
                 let mut cpu = Cpu::new(Level::detect(), team, &mut work);
-                let acts = [0, 1, 2].map(|which| {
+                let [q, k, v] = [0, 1, 2].map(|which| {
                     let rows: Vec<f32> = positions.clone().flat_map(|pos| row(which, pos)).collect();
                     let (act, mut data) = cpu.make(positions.len(), rows.len() / positions.len()).unwrap();
                     data.copy_from_slice(&rows);
                     cpu.put(act, data);
                     act
                 });
-                let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, acts).unwrap();
+                let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, q, Some([k, v])).unwrap();
                 results.extend_from_slice(cpu.read(out));
             });
             start = positions.end;

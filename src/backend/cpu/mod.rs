@@ -2,8 +2,12 @@
 
 mod attend;
 pub(crate) mod cores;
+mod elementwise;
+mod experts;
+mod recurrence;
 pub(crate) mod threads;
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
@@ -12,7 +16,10 @@ use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
-use super::{Act, Activation, Attention, Backend, Cache, Mark, Matrix, Norm, Turns};
+use super::{
+    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
+    Scan, Slots, Turns, Wkv,
+};
 use crate::{Error, Result};
 use threads::Team;
 
@@ -302,7 +309,18 @@ impl Backend for Cpu<'_> {
         keys: Act,
         values: Act,
     ) -> Result<Act> {
-        attend::attend(self, spec, cache, layer, start, [queries, keys, values])
+        attend::attend(self, spec, cache, layer, start, queries, Some([keys, values]))
+    }
+
+    fn attend_again(
+        &mut self,
+        spec: &Attention,
+        cache: &mut Cache,
+        layer: usize,
+        start: usize,
+        queries: Act,
+    ) -> Result<Act> {
+        attend::attend(self, spec, cache, layer, start, queries, None)
     }
 
     fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
@@ -322,6 +340,65 @@ impl Backend for Cpu<'_> {
             activation::activate(level, activation, row);
             Ok(())
         })
+    }
+
+    fn map(&mut self, map: Map, x: Act) -> Result<()> {
+        self.map_values(map, x)
+    }
+
+    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()> {
+        self.scale_each_row(x, factors)
+    }
+
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        self.multiply_by_expert(weights, slots, x)
+    }
+
+    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
+        self.blend_rows(to, parts, factors)
+    }
+
+    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
+        self.weigh_rows(weights, x)
+    }
+
+    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
+        self.combine_slots(slots, weighted, x)
+    }
+
+    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+        self.scale_each_column(factors, x)
+    }
+
+    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+        self.shift_each_column(terms, x)
+    }
+
+    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
+        self.join_columns(parts)
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
+        self.convolve_tokens(by, state, x)
+    }
+
+    fn recur(
+        &mut self,
+        by: &Recurrence,
+        state: &mut [f32],
+        queries_keys_values: [Act; 3],
+        decays: &[f32],
+        rates: &[f32],
+    ) -> Result<Act> {
+        self.recur_heads(by, state, queries_keys_values, decays, rates)
+    }
+
+    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+        self.scan_channels(by, state, inputs_steps_into_out)
+    }
+
+    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+        self.wkv_heads(by, state, inputs)
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {

@@ -1,0 +1,46 @@
+//! A product with a bias.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::backend::{Act, Matrix};
+use crate::model::loader::Loader;
+use crate::model::pass::Pass;
+
+/// A matrix and, where the model has one, a bias.
+pub(crate) struct Linear {
+    weights: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// `name.weight` of `rows` outputs and `len` inputs, and `name.bias` where it is there.
+    pub fn load(loader: &Loader<'_>, name: &str, rows: usize, len: usize) -> Result<Self> {
+        Self::load_rows(loader, name, rows, len, 0..rows)
+    }
+
+    /// A part of a fused matrix: `rows` of its `all` outputs.
+    pub fn load_rows(
+        loader: &Loader<'_>,
+        name: &str,
+        all: usize,
+        len: usize,
+        rows: Range<usize>,
+    ) -> Result<Self> {
+        let bias = loader.optional_vector(&format!("{name}.bias"), all)?;
+        let bias = bias.map(|bias| bias.get(rows.clone()).unwrap_or_default().to_vec());
+        Ok(Linear { weights: loader.matrix_rows(&format!("{name}.weight"), all, len, rows)?, bias })
+    }
+
+    /// As [`Linear::load`], where the matrix is there.
+    pub fn optional(loader: &Loader<'_>, name: &str, rows: usize, len: usize) -> Result<Option<Self>> {
+        let there = loader.has(&format!("{name}.weight"));
+        there.then(|| Linear::load(loader, name, rows, len)).transpose()
+    }
+
+    /// `x` `[tokens, inputs]` to `[tokens, outputs]`.
+    pub fn forward(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
+        pass.backend.linear(&self.weights, self.bias.as_deref(), x)
+    }
+}
