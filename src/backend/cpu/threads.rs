@@ -475,12 +475,4 @@ mod tests {
     fn orders_of_a_leader_and_two_helpers_with_two_interruptions_end_well() {
         assert!(explore_pass(Some(2), 2, &[1], false) > 100);
     }
-
-    #[test]
-    #[ignore = "takes minutes"]
-    fn more_orders_end_well() {
-        assert!(explore_pass(None, 1, &[2, 1, 2], false) > 1000);
-        assert!(explore_pass(Some(3), 2, &[2, 1], false) > 1000);
-        assert!(explore_pass(Some(3), 2, &[2, 1], true) > 1000);
-    }
 }
