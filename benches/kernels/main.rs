@@ -21,6 +21,7 @@
 
 mod attention;
 mod limits;
+mod random;
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::product::{SCRATCH_LEN, form, multiply};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
+use random::Random;
 
 /// Sizes of the small matrix, and the numbers of columns that it is multiplied with.
 const SIDE: usize = 2048;
@@ -95,38 +97,6 @@ fn about(level: Level) -> String {
     #[cfg(feature = "ggml")]
     let ours = format!("{ours}, ggml {}", gristmill::ggml::version());
     ours
-}
-
-/// A generator of random numbers (splitmix64), so that every run has the same weights.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform between -1 and 1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-    }
-
-    /// A block of random bits whose weights are of the size that weights have, not NaN nor as large as 10^38.
-    fn block(&mut self, ty: GgmlType) -> Vec<u8> {
-        let mut weights = vec![0.0_f32; ty.block_len()];
-        for _ in 0..100_000 {
-            let bytes: Vec<u8> = (0..ty.block_bytes()).map(|_| (self.next() >> 56) as u8).collect();
-            dequantize_row(ty, &bytes, &mut weights).unwrap();
-            let largest = weights.iter().fold(0.0_f32, |largest, w| largest.max(w.abs()));
-            if weights.iter().all(|w| w.is_finite()) && (1e-3..1.0).contains(&largest) {
-                return bytes;
-            }
-        }
-        panic!("{ty}: no sensible block among random ones")
-    }
 }
 
 /// A matrix and its activations, and what their products should be.
@@ -304,7 +274,7 @@ fn best(times: &[f64]) -> f64 {
 /// The lines of a format's table: a contender each.
 fn measure(ty: GgmlType, settings: &Settings) -> Vec<String> {
     let mut random = Random(1);
-    let pool: Vec<Vec<u8>> = (0..65_536 / ty.block_len()).map(|_| random.block(ty)).collect();
+    let pool: Vec<Vec<u8>> = (0..65_536 / ty.block_len()).map(|_| random.block(ty).unwrap()).collect();
     let row_bytes = ty.row_bytes(LARGE_ROW).unwrap();
     let rows = (settings.large / row_bytes).next_multiple_of(16);
     let large = Problem::new(ty, &pool, rows, LARGE_ROW, 1);

@@ -26,6 +26,7 @@ mod layers;
 mod logits;
 mod memory;
 mod models;
+mod peers;
 mod sampler;
 mod templates;
 mod tokenizers;
