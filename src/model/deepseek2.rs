@@ -17,6 +17,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let sizes = Sizes::load(loader)?;
     let sizes = Sizes { layers: sizes.layers.saturating_sub(ahead), ..sizes };
     let width = sizes.width;
+    if loader.optional_float("attention.temperature_scale")?.is_some_and(|scale| scale != 0.0) {
+        return Err(loader.unsupported("queries that grow with their position".to_owned()));
+    }
     let turned = loader.size("rope.dimension_count")?;
     let (rope, magnitude) = Rope::load_latent(loader, Pairing::Neighbours, turned)?;
     let dense = loader.count_at("leading_dense_block_count", 0)?.unwrap_or(0);

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Dense, KeptAttention, Linear, Mixer, PerLayer, PerLayerBlock, Sizes, Turned};
+use super::layers::{
+    Dense, FeedForward, KeptAttention, Linear, Mixer, PerLayer, PerLayerBlock, Sizes, Turned, magnitudes,
+};
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use super::rope::Rope;
@@ -30,7 +32,7 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let sparsity = loader.metadata().f32s(&key)?.map(|all| all.into_owned()).unwrap_or_default();
     let layer = |layer| Layer::load(loader, layer, sizes, streams, &sparsity, per_layer.dim);
     let projections = |name: &str| {
-        let part = |i| loader.nth_matrix(name, streams - 1, i, width, width);
+        let part = |i| Linear::nth(loader, name, streams - 1, i, width, width);
         (0..streams - 1).map(part).collect::<Result<Vec<_>>>()
     };
     Ok(Box::new(Gemma3n {
@@ -51,8 +53,8 @@ struct Gemma3n {
     ropes: [Rope; 2],
     /// The stream that layers work on.
     active: usize,
-    into_streams: Vec<Matrix>,
-    out_of_streams: Vec<Matrix>,
+    into_streams: Vec<Linear>,
+    out_of_streams: Vec<Linear>,
     per_layer: PerLayer,
     layers: Vec<Layer>,
     output_norm: Norm,
@@ -67,8 +69,6 @@ struct Layer {
     laurel_norm: Norm,
     feed_forward_norm: Norm,
     feed_forward: Dense,
-    /// How many standard deviations above the mean a gate must be; none: all gates count.
-    sparsity: Option<f32>,
     feed_forward_post_norm: Norm,
     router: Linear,
     router_norm: Norm,
@@ -102,8 +102,10 @@ impl Layer {
             laurel: [linear("laurel_l", rank, width)?, linear("laurel_r", width, rank)?],
             laurel_norm: norm("laurel_post_norm")?,
             feed_forward_norm: norm("ffn_norm")?,
-            feed_forward: Dense::gated(loader, layer, width, Activation::GeluTanh)?,
-            sparsity: sparsity.get(layer).copied().filter(|x| x.is_finite()),
+            feed_forward: Dense {
+                sparsity: sparsity.get(layer).copied().filter(|x| x.is_finite()),
+                ..Dense::gated(loader, layer, width, Activation::GeluTanh)?
+            },
             feed_forward_post_norm: norm("post_ffw_norm")?,
             router: linear("altup_router", streams, width)?,
             router_norm,
@@ -124,19 +126,6 @@ impl Layer {
         Ok(pass.backend.read(coefficients).to_vec())
     }
 
-    fn feed(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-        let Dense { gate: Some(gate), up, down, activation, .. } = &self.feed_forward else {
-            return Err(Error::Internal { what: "a gate that is gone" });
-        };
-        let gate = gate.forward(pass, x)?;
-        if let Some(deviations) = self.sparsity {
-            pass.backend.map(Map::Sparse(deviations), gate)?;
-        }
-        let up = up.forward(pass, x)?;
-        pass.backend.gated(*activation, gate, up)?;
-        down.forward(pass, gate)
-    }
-
     /// Attention, the way past it and the feed-forward network.
     fn work(&self, pass: &mut Pass<'_>, layer: usize, x: Act, turned: &Turned) -> Result<Act> {
         let normed = pass.backend.norm(&self.attention_norm, x)?;
@@ -151,7 +140,7 @@ impl Layer {
         pass.backend.add(y, past)?;
         pass.backend.map(Map::Scale(core::f32::consts::FRAC_1_SQRT_2), y)?;
         let normed = pass.backend.norm(&self.feed_forward_norm, y)?;
-        let fed = self.feed(pass, normed)?;
+        let fed = self.feed_forward.forward(pass, normed)?;
         pass.backend.norm_in_place(&self.feed_forward_post_norm, fed)?;
         pass.backend.add(y, fed)?;
         Ok(y)
@@ -173,7 +162,7 @@ impl Layer {
         let coefficients = self.coefficients(pass, &self.predict, chosen)?;
         let mut predicted = Vec::new();
         for (i, &stream) in streams.iter().enumerate() {
-            let to = copy(pass, stream)?;
+            let to = pass.copy(stream)?;
             let rows = coefficients.chunks_exact(count * count);
             let own = rows.flat_map(|row| row.iter().skip(i * count).take(count).enumerate());
             let factors: Vec<f32> = own.map(|(j, x)| if j == i { x + 1.0 } else { *x }).collect();
@@ -189,32 +178,11 @@ impl Layer {
             let factors: Vec<f32> = own.flat_map(|x| [1.0, x, -x]).collect();
             pass.backend.blend(stream, &[predicted, worked, chosen], &factors)?;
         }
-        let first = copy(pass, *streams.get(active).ok_or_else(gone)?)?;
+        let first = pass.copy(*streams.get(active).ok_or_else(gone)?)?;
         pass.backend.scale_columns(&self.correct_scale, first)?;
         let own = self.per_layer.forward(pass, layer, first, vectors)?;
         streams.iter().skip(1).try_for_each(|&stream| pass.backend.add(stream, own))
     }
-}
-
-fn copy(pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-    pass.backend.columns(&[(x, 0..x.width)])
-}
-
-/// The root of each row's mean square.
-fn magnitudes(pass: &Pass<'_>, x: Act) -> Vec<f32> {
-    let rows = pass.backend.read(x).chunks_exact(x.width.max(1));
-    let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-    rows.map(|row| libm::sqrt(square(row) / row.len() as f64) as f32).collect()
-}
-
-/// `x` times the matrix, each row as large as `sizes` says.
-fn project(pass: &mut Pass<'_>, matrix: &Matrix, x: Act, sizes: &[f32]) -> Result<Act> {
-    let y = pass.backend.linear(matrix, None, x)?;
-    let floor = libm::sqrtf(1e-5);
-    let factors: Vec<f32> =
-        magnitudes(pass, y).iter().zip(sizes).map(|(own, size)| size / own.max(floor)).collect();
-    pass.backend.weigh(&factors, y)?;
-    Ok(y)
 }
 
 impl Network for Gemma3n {
@@ -244,7 +212,7 @@ impl Network for Gemma3n {
         let sizes = magnitudes(pass, x);
         let mut streams = vec![x];
         for matrix in &self.into_streams {
-            streams.push(project(pass, matrix, x, &sizes)?);
+            streams.push(matrix.forward_to_sizes(pass, x, &sizes)?);
         }
         for (layer, part) in self.layers.iter().enumerate() {
             pass.begin_layer(layer)?;
@@ -264,9 +232,9 @@ impl Network for Gemma3n {
         let sizes = magnitudes(pass, *first);
         let mut parts = vec![*first];
         for (matrix, &stream) in self.out_of_streams.iter().zip(others) {
-            parts.push(project(pass, matrix, stream, &sizes)?);
+            parts.push(matrix.forward_to_sizes(pass, stream, &sizes)?);
         }
-        let x = copy(pass, *first)?;
+        let x = pass.copy(*first)?;
         let shares = vec![1.0 / parts.len() as f32; parts.len() * x.rows];
         pass.backend.blend(x, &parts, &shares)?;
         pass.backend.norm_in_place(&self.output_norm, x)?;

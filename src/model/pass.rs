@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Backend, Cache};
+use crate::backend::{Act, Backend, Cache};
 use crate::{Error, Result};
 
 /// What a pass works on.
@@ -26,6 +26,11 @@ impl Pass<'_> {
     /// The positions of the tokens.
     pub fn positions(&self) -> Range<usize> {
         self.start..self.start + self.tokens.len()
+    }
+
+    /// A copy of `x`.
+    pub fn copy(&mut self, x: Act) -> Result<Act> {
+        self.backend.columns(&[(x, 0..x.width)])
     }
 
     /// Stops the pass here where the caller wants that.

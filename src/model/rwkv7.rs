@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Network;
-use super::layers::{Linear, Sizes};
+use super::layers::{Linear, Narrow, Sizes};
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use crate::backend::{Act, Activation, Convolution, LayerShape, Map, Matrix, Norm, Wkv};
@@ -34,41 +34,6 @@ struct Rwkv7 {
     layers: Vec<Layer>,
     output_norm: Norm,
     output: Linear,
-}
-
-/// A narrow product between two matrices, and the terms after it.
-struct Narrow {
-    into: Linear,
-    out_of: Linear,
-    terms: Option<Vec<f32>>,
-}
-
-impl Narrow {
-    fn load(loader: &Loader<'_>, prefix: &str, part: char, width: usize) -> Result<Self> {
-        let name = |n: u8| format!("{prefix}.time_mix_{part}{n}");
-        let rank = loader.vocabulary(&format!("{}.weight", name(1)))?;
-        Ok(Narrow {
-            into: Linear::load(loader, &name(1), rank, width)?,
-            out_of: Linear::load(loader, &name(2), width, rank)?,
-            terms: loader.optional_vector(&format!("{}.weight", name(0)), width)?,
-        })
-    }
-
-    /// `terms + out_of(middle(into x))`.
-    fn forward(
-        &self,
-        pass: &mut Pass<'_>,
-        x: Act,
-        middle: impl FnOnce(&mut Pass<'_>, Act) -> Result<()>,
-    ) -> Result<Act> {
-        let narrow = self.into.forward(pass, x)?;
-        middle(pass, narrow)?;
-        let y = self.out_of.forward(pass, narrow)?;
-        if let Some(terms) = &self.terms {
-            pass.backend.shift_columns(terms, y)?;
-        }
-        Ok(y)
-    }
 }
 
 struct Layer {
@@ -104,7 +69,7 @@ impl Layer {
         let vector = |part: &str| loader.vector_of(&name(&format!("{part}.weight")), width);
         let linear = |part: &str, rows, len| Linear::load(loader, &name(part), rows, len);
         let norm = |part: &str| Norms::Layer.load(loader, &name(part), width);
-        let narrow = |part| Narrow::load(loader, &prefix, part, width);
+        let narrow = |part: &str| Narrow::load(loader, &name(&format!("time_mix_{part}")), width);
         let inner = loader.size_at("feed_forward_length", layer)?;
         let mixes = loader.vector_of(&name("time_mix_lerp_fused.weight"), 6 * width)?;
         Ok(Layer {
@@ -115,10 +80,10 @@ impl Layer {
             key: linear("time_mix_key", width, width)?,
             value: linear("time_mix_value", width, width)?,
             output: linear("time_mix_output", width, width)?,
-            decay: narrow('w')?,
-            rate: narrow('a')?,
-            value_mix: (layer > 0).then(|| narrow('v')).transpose()?,
-            gate: narrow('g')?,
+            decay: narrow("w")?,
+            rate: narrow("a")?,
+            value_mix: (layer > 0).then(|| narrow("v")).transpose()?,
+            gate: narrow("g")?,
             key_direction: vector("time_mix_k_k")?,
             key_rate: vector("time_mix_k_a")?,
             bonus: vector("time_mix_r_k")?,
@@ -168,7 +133,7 @@ impl Layer {
         if let (Some(value_mix), Some(first)) = (&self.value_mix, first_value) {
             let share = value_mix.forward(pass, value_input, |_, _| Ok(()))?;
             pass.backend.activate(Activation::Sigmoid, share)?;
-            let difference = copy(pass, first)?;
+            let difference = pass.copy(first)?;
             pass.backend.blend(difference, &[first, v], &[1.0, -1.0].repeat(x.rows))?;
             pass.backend.gated(Activation::Identity, share, difference)?;
             pass.backend.add(v, share)?;
@@ -177,14 +142,14 @@ impl Layer {
         pass.backend.activate(Activation::Sigmoid, a)?;
         let g = self.gate.forward(pass, g, |pass, x| pass.backend.activate(Activation::Sigmoid, x))?;
 
-        let direction = copy(pass, k)?;
+        let direction = pass.copy(k)?;
         pass.backend.scale_columns(&self.key_direction, direction)?;
         pass.backend.norm_in_place(&self.unit_norm, direction.split(dim))?;
-        let added = copy(pass, a)?;
+        let added = pass.copy(a)?;
         pass.backend.gated(Activation::Identity, added, direction)?;
         pass.backend.map(Map::Scale(-1.0), direction)?;
         // k + (a - 1) k key_rate
-        let part = copy(pass, k)?;
+        let part = pass.copy(k)?;
         pass.backend.scale_columns(&self.key_rate, part)?;
         pass.backend.gated(Activation::Identity, a, part)?;
         pass.backend.add(k, a)?;
@@ -200,7 +165,7 @@ impl Layer {
         pass.backend.scale_columns(&self.bonus, r)?;
         let heads = pass.backend.read(r).chunks_exact(dim);
         let bonus: Vec<f32> = heads.map(|head| head.iter().sum()).collect();
-        let own = copy(pass, v)?;
+        let own = pass.copy(v)?;
         pass.backend.weigh(&bonus, own.split(dim))?;
         pass.backend.add(y, own)?;
         pass.backend.gated(Activation::Identity, g, y)?;
@@ -219,10 +184,6 @@ impl Layer {
 fn with_token_before(mix: &[f32]) -> Convolution {
     let own = mix.iter().map(|mix| 1.0 - mix);
     Convolution { weights: mix.iter().copied().chain(own).collect(), bias: None, channels: mix.len() }
-}
-
-fn copy(pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-    pass.backend.columns(&[(x, 0..x.width)])
 }
 
 impl Network for Rwkv7 {
@@ -246,7 +207,7 @@ impl Network for Rwkv7 {
         let tokens: Vec<usize> = pass.tokens.iter().map(|&token| token as usize).collect();
         let x = pass.backend.lookup(&self.embedding, &tokens)?;
         pass.backend.norm_in_place(&self.embedding_norm, x)?;
-        let first_value = copy(pass, x)?;
+        let first_value = pass.copy(x)?;
         for (layer, part) in self.layers.iter().enumerate() {
             pass.begin_layer(layer)?;
             let mark = pass.backend.mark();

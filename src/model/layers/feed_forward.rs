@@ -3,7 +3,7 @@
 
 use super::linear::Linear;
 use crate::Result;
-use crate::backend::{Act, Activation, Norm};
+use crate::backend::{Act, Activation, Map, Norm};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 
@@ -27,6 +27,8 @@ pub(crate) struct Dense {
     pub down: Linear,
     /// The norm before the last matrix.
     pub norm: Option<Norm>,
+    /// How many standard deviations above the mean a gate must be to count at all.
+    pub sparsity: Option<f32>,
 }
 
 impl Dense {
@@ -56,7 +58,7 @@ impl Dense {
                 (half(0)?, half(inner)?)
             }
         };
-        Ok(Dense { activation, gate: Some(gate), up, down, norm: None })
+        Ok(Dense { activation, gate: Some(gate), up, down, norm: None, sparsity: None })
     }
 
     /// `ffn_{up,down}` of a layer, of `feed_forward_length`.
@@ -80,6 +82,7 @@ impl Dense {
             up: Linear::load(loader, &format!("{prefix}_up{suffix}"), inner, width)?,
             down: Linear::load(loader, &format!("{prefix}_down{suffix}"), width, inner)?,
             norm: None,
+            sparsity: None,
         })
     }
 }
@@ -89,6 +92,9 @@ impl FeedForward for Dense {
         let inner = match &self.gate {
             Some(gate) => {
                 let (gate, up) = (gate.forward(pass, x)?, self.up.forward(pass, x)?);
+                if let Some(deviations) = self.sparsity {
+                    pass.backend.map(Map::Sparse(deviations), gate)?;
+                }
                 pass.backend.gated(self.activation, gate, up)?;
                 gate
             }

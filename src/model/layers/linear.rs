@@ -33,6 +33,18 @@ impl Linear {
         Ok(Linear { weights: loader.matrix_rows(&format!("{name}.weight"), all, len, rows)?, bias })
     }
 
+    /// One of `count` matrices in the tensor `name`.
+    pub fn nth(
+        loader: &Loader<'_>,
+        name: &str,
+        count: usize,
+        n: usize,
+        rows: usize,
+        len: usize,
+    ) -> Result<Self> {
+        Ok(Linear { weights: loader.nth_matrix(name, count, n, rows, len)?, bias: None })
+    }
+
     /// As [`Linear::load`], where the matrix is there.
     pub fn optional(loader: &Loader<'_>, name: &str, rows: usize, len: usize) -> Result<Option<Self>> {
         let there = loader.has(&format!("{name}.weight"));
@@ -43,4 +55,21 @@ impl Linear {
     pub fn forward(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
         pass.backend.linear(&self.weights, self.bias.as_deref(), x)
     }
+
+    /// As [`Linear::forward`], each token then scaled to the magnitude that `sizes` says.
+    pub fn forward_to_sizes(&self, pass: &mut Pass<'_>, x: Act, sizes: &[f32]) -> Result<Act> {
+        let y = self.forward(pass, x)?;
+        let floor = libm::sqrtf(1e-5);
+        let factors: Vec<f32> =
+            magnitudes(pass, y).iter().zip(sizes).map(|(own, size)| size / own.max(floor)).collect();
+        pass.backend.weigh(&factors, y)?;
+        Ok(y)
+    }
+}
+
+/// The root of each row's mean square.
+pub(crate) fn magnitudes(pass: &Pass<'_>, x: Act) -> Vec<f32> {
+    let rows = pass.backend.read(x).chunks_exact(x.width.max(1));
+    let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+    rows.map(|row| libm::sqrt(square(row) / row.len() as f64) as f32).collect()
 }

@@ -11,6 +11,7 @@ mod latent;
 mod linear;
 mod mamba;
 mod mamba2;
+mod narrow;
 mod per_layer;
 
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
@@ -20,7 +21,8 @@ pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
 pub(crate) use kept_attention::KeptAttention;
 pub(crate) use latent::LatentAttention;
-pub(crate) use linear::Linear;
+pub(crate) use linear::{Linear, magnitudes};
 pub(crate) use mamba::Mamba;
 pub(crate) use mamba2::Mamba2;
+pub(crate) use narrow::Narrow;
 pub(crate) use per_layer::{PerLayer, PerLayerBlock};
