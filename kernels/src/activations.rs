@@ -59,7 +59,7 @@ pub(crate) const INTERLEAVED: usize = 4;
 /// How columns of codes lie in memory.
 ///
 /// Few columns lie one behind the other; with a scale for each 32 codes, each 64 codes lie by sixteens in the order 0, 2,
-/// 1, 3, as [`crate::gemv`] takes them. Of many columns, each four are interleaved: four codes of each, block by block a
+/// 1, 3, as decode takes them. Of many columns, each four are interleaved: four codes of each, block by block a
 /// scale of each, and so the sums; columns that are missing at the end are zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
