@@ -16,7 +16,7 @@ fn caches_of_every_type_give_nearly_the_same_logits_and_the_same_for_any_batch()
     let tokens = tokens(&model, 100);
     let expected = logits(&model, &tokens, 512, CacheType::F32);
     for (ty, most) in
-        [(CacheType::F16, 1e-5), (CacheType::Bf16, 1e-3), (CacheType::Q8_0, 4e-3), (CacheType::Q4_0, 1e-1)]
+        [(CacheType::F16, 1e-5), (CacheType::Bf16, 1e-3), (CacheType::Q8_0, 4e-3), (CacheType::Q4_0, 6e-1)]
     {
         let found = logits(&model, &tokens, 512, ty);
         let lost = divergence(&expected, &found, model.vocabulary());
