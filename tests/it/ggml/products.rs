@@ -6,8 +6,8 @@
 
 use gristmill::ggml::{self, Threads, Weights};
 use gristmill_kernels::Output;
-use gristmill_kernels::activations::{Columns, Form, quantize};
-use gristmill_kernels::product::{form, multiply, scratch_len};
+use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
+use gristmill_kernels::product::{SCRATCH_LEN, form, multiply};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
 
@@ -148,22 +148,22 @@ fn products_of_other_shapes_are_refused() {
 fn ours(level: Level, case: &Case, x: &[f32]) -> Vec<f32> {
     let form = form(case.ty).unwrap();
     let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
-    if form != Form::Floats {
-        for x in x.chunks(COLS) {
-            let (mut c, mut d, mut s) =
-                (vec![0; COLS], vec![0.0; COLS / form.block_len()], vec![0; COLS / 32]);
-            quantize(level, form, x, &mut c, &mut d, &mut s).unwrap();
+    let columns = if form == Form::Floats {
+        Columns::floats(x, COLS)
+    } else {
+        let layout = Layout::new(form, COLS, x.len() / COLS).unwrap();
+        let [n_codes, n_scales, n_sums] = layout.lens();
+        for x in x.chunks(COLS * layout.together()) {
+            let (mut c, mut d, mut s) = (vec![0; n_codes], vec![0.0; n_scales], vec![0; n_sums]);
+            quantize(level, layout, x, &mut c, &mut d, &mut s).unwrap();
             codes.extend(c);
             scales.extend(d);
             sums.extend(s);
         }
-    }
-    let columns = match form {
-        Form::Floats => Columns::floats(x, COLS),
-        form => Columns::quantized(form, COLS, &codes, &scales, &sums),
+        Columns::quantized(layout, &codes, &scales, &sums)
     };
     let mut out = vec![f32::NAN; x.len() / COLS * ROWS];
-    let mut scratch = vec![0.0; scratch_len(COLS)];
+    let mut scratch = vec![0.0; SCRATCH_LEN];
     let output = Output::new(&mut out, ROWS).unwrap();
     multiply(level, case.ty, case.bytes, columns.unwrap(), &mut scratch, output).unwrap();
     out
