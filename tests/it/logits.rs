@@ -54,14 +54,28 @@ pub fn sequence(folder: &Path, case: &Value, name: &str) -> Vec<u32> {
     found.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// Compares one file with the logits named in `reference`; gives the largest divergence.
-fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> f64 {
+/// Divergences of one file from a reference.
+struct Found {
+    /// The mean over the positions of sequence s33.
+    mean: f64,
+    /// Of the last positions of sequences s8 and s96.
+    last: [f64; 2],
+}
+
+impl Found {
+    fn worst(&self) -> f64 {
+        self.last.iter().fold(self.mean, |worst, &last| worst.max(last))
+    }
+}
+
+/// Compares one file with the logits named in `reference`.
+fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> Found {
     let model = Model::open(folder.join(file)).unwrap();
     let (width, expected) = npy(&folder.join(reference["s33"].as_str().unwrap()));
     assert_eq!(width, model.vocabulary());
     let tokens = sequence(folder, case, "s33");
     let found = logits(&model, &tokens, 512, CacheType::F32);
-    let mut worst = divergence(&expected, &found, width);
+    let mean = divergence(&expected, &found, width);
     assert_eq!(logits(&model, &tokens, 1, CacheType::F32), found, "{file}: token by token");
     assert_eq!(logits(&model, &tokens, 7, CacheType::F32), found, "{file}: seven tokens at a time");
 
@@ -72,13 +86,13 @@ fn compare(folder: &Path, file: &str, case: &Value, reference: &Value) -> f64 {
     stepper.feed(&tokens[20..]).unwrap();
     assert_eq!(stepper.logits(), &found[found.len() - width..], "{file}: taken back");
 
-    let (_, last) = npy(&folder.join(reference["last"].as_str().unwrap()));
-    for (name, expected) in ["s8", "s96"].iter().zip(last.chunks(width)) {
+    let (_, expected) = npy(&folder.join(reference["last"].as_str().unwrap()));
+    let last = [("s8", 0), ("s96", 1)].map(|(name, row)| {
         let tokens = sequence(folder, case, name);
         let found = logits(&model, &tokens, 512, CacheType::F32);
-        worst = worst.max(divergence(expected, &found[found.len() - width..], width));
-    }
-    worst
+        divergence(&expected[row * width..][..width], &found[found.len() - width..], width)
+    });
+    Found { mean, last }
 }
 
 #[test]
@@ -87,7 +101,7 @@ fn logits_of_small_models_are_those_of_transformers() {
     let index: Value = serde_json::from_slice(&fs::read(folder.join("INDEX.json")).unwrap()).unwrap();
     let cases = index["models"].as_array().unwrap();
     for case in cases {
-        let worst = compare(&folder, case["file"].as_str().unwrap(), case, &case["logits"]["hf"]);
+        let worst = compare(&folder, case["file"].as_str().unwrap(), case, &case["logits"]["hf"]).worst();
         assert!(worst < 1e-6, "{}: {worst:e}", case["name"]);
     }
     assert_eq!(cases.len(), 4);
@@ -111,7 +125,8 @@ fn every_architecture_is_checked() {
         let files =
             serde_json::json!({ "s33": format!("{name}.s33.npy"), "last": format!("{name}.last.npy") });
         let case = serde_json::json!({ "tokens": "INDEX.json" });
-        let worst = std::panic::catch_unwind(|| compare(&folder, &format!("{name}.gguf"), &case, &files));
+        let worst =
+            std::panic::catch_unwind(|| compare(&folder, &format!("{name}.gguf"), &case, &files).worst());
         match worst {
             Ok(worst) => println!("{name} ({arch}): divergence {worst:.1e}"),
             Err(_) => println!("{name} ({arch}): panicked"),
@@ -149,11 +164,16 @@ fn the_table_of_architectures_is_the_list() {
     }
 }
 
-/// How far llama.cpp's logits of a case are from those of transformers.
-fn of_llama_cpp(folder: &Path, case: &Value) -> f64 {
+/// How far llama.cpp's logits of a case are from those of transformers, as a mean over the positions of s33.
+pub fn of_llama_cpp(folder: &Path, case: &Value) -> f64 {
     let read = |by: &str| npy(&folder.join(case["logits"][by]["s33"].as_str().unwrap()));
     let ((width, expected), (_, found)) = (read("hf"), read("llama_cpp"));
     divergence(&expected, &found, width)
+}
+
+/// Whether some weights of a case have codes: then the activations have too.
+pub fn is_coded(case: &Value) -> bool {
+    case["weights"].as_str().is_some_and(|weights| weights.contains("MXFP4"))
 }
 
 #[test]
@@ -168,12 +188,14 @@ fn logits_are_those_of_transformers() {
             assert!(Model::open(folder.join(file)).is_err(), "{name} is refused");
             continue;
         }
-        let worst = compare(&folder, file, case, &case["logits"]["hf"]);
-        // Where some weights have codes, so have the activations: as far off as llama.cpp is then.
-        let coded = case["weights"].as_str().is_some_and(|weights| weights.contains("MXFP4"));
-        let bound = if coded { 4.0 * of_llama_cpp(&folder, case) } else { 1e-6 };
-        println!("{name}: divergence {worst:.2e} (at most {bound:.1e})");
-        assert!(worst < bound, "{name}: {worst:e}, expected less than {bound:e}");
+        let found = compare(&folder, file, case, &case["logits"]["hf"]);
+        // Where the activations have codes, llama.cpp's own distance says what that costs: mean against mean.
+        let (found, bound) = match is_coded(case) {
+            true => (found.mean, of_llama_cpp(&folder, case)),
+            false => (found.worst(), 1e-6),
+        };
+        println!("{name}: divergence {found:.2e} (at most {bound:.1e})");
+        assert!(found < bound, "{name}: {found:e}, expected less than {bound:e}");
         checked += 1;
     }
     println!("{checked} models agree with transformers");
@@ -184,18 +206,23 @@ fn logits_are_those_of_transformers() {
 fn quantized_models_are_near_their_dequantized_weights() {
     let Some(folder) = goldens::folder("parity/open") else { return };
     let index: Value = serde_json::from_slice(&fs::read(folder.join("INDEX.json")).unwrap()).unwrap();
-    let mut checked = 0;
+    let (mut checked, mut ours, mut theirs) = (0, 0.0, 0.0);
     for family in index["quantized"].as_array().unwrap() {
         for case in family["files"].as_array().unwrap() {
             let (label, file) = (case["label"].as_str().unwrap(), case["file"].as_str().unwrap());
-            let worst = compare(&folder, file, family, &case["dequantized"]);
-            let llama_cpp = case["lcpp_vs_deq"]["kl"].as_f64().unwrap_or(0.0);
-            println!("{label}: divergence {worst:.2e} (llama.cpp {llama_cpp:.2e})");
-            // Codes of 8 bits turn at the last bit of anything before them, and these models are tiny.
-            assert!(worst < 4.0 * llama_cpp.max(1e-6), "{label}: {worst:e}, llama.cpp {llama_cpp:e}");
+            let found = compare(&folder, file, family, &case["dequantized"]);
+            // Both are means over a sequence.
+            let llama_cpp = case["lcpp_vs_deq"]["kl"].as_f64().unwrap_or(0.0).max(1e-6);
+            println!("{label}: divergence {:.2e} (llama.cpp {llama_cpp:.2e})", found.mean);
+            assert!(found.mean <= llama_cpp, "{label}: {:e}, llama.cpp {llama_cpp:e}", found.mean);
+            // Single positions scatter by a factor of ten: only their sums over all files compare.
+            let read = |key: &str| npy(&folder.join(case[key]["last"].as_str().unwrap()));
+            let ((width, expected), (_, last)) = (read("dequantized"), read("llama_cpp"));
+            theirs += divergence(&expected, &last[..expected.len()], width);
+            ours += found.last.iter().sum::<f64>() / found.last.len() as f64;
             checked += 1;
         }
     }
-    println!("{checked} quantized files checked");
-    assert!(checked > 0);
+    println!("{checked} files: single positions diverge by {ours:.2e} in all (llama.cpp {theirs:.2e})");
+    assert!(checked > 0 && ours < 1.1 * theirs, "{ours:e}, llama.cpp {theirs:e}");
 }
