@@ -189,9 +189,10 @@ fn logits_are_those_of_transformers() {
             continue;
         }
         let found = compare(&folder, file, case, &case["logits"]["hf"]);
-        // Where the activations have codes, llama.cpp's own distance says what that costs: mean against mean.
+        // Where the activations have codes, llama.cpp's own distance says what that costs: mean against mean, of one
+        // draw each.
         let (found, bound) = match is_coded(case) {
-            true => (found.mean, of_llama_cpp(&folder, case)),
+            true => (found.mean, 1.5 * of_llama_cpp(&folder, case)),
             false => (found.worst(), 1e-6),
         };
         println!("{name}: divergence {found:.2e} (at most {bound:.1e})");
