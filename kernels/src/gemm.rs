@@ -87,12 +87,14 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
             return;
         }
         let fours = self.x.count().div_ceil(INTERLEAVED);
+        // Made once: clearing it for each tile takes longer than a superblock.
+        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; 2]; SPAN / 256];
         let mut four = 0;
         while four < fours {
             four += if I::COLUMNS == 8 && fours - four >= 2 {
-                self.tile::<I, 2>(isa, four)
+                self.tile::<I, 2>(isa, four, &mut values)
             } else {
-                self.tile::<I, 1>(isa, four)
+                self.tile::<I, 1>(isa, four, &mut values)
             };
         }
     }
@@ -100,11 +102,18 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
 
 /// A register for each of `F` times four columns.
 type Tile<T, const F: usize> = [[T; INTERLEAVED]; F];
+/// The values of a span's superblocks in the columns of a tile; 0 where the span is shorter.
+type Values<T> = [Tile<T, 2>; SPAN / 256];
 
 impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
     /// Multiplies with `F` times four columns, from the four `four` on; gives `F`.
     #[inline(always)]
-    fn tile<I: Isa, const F: usize>(&mut self, isa: I, four: usize) -> usize {
+    fn tile<I: Isa, const F: usize>(
+        &mut self,
+        isa: I,
+        four: usize,
+        values: &mut Values<I::RowFloats>,
+    ) -> usize {
         let Place { row, rows, start } = self.place;
         let (first, count) = (INTERLEAVED * four, self.x.count());
         // Not `from_fn`, which would copy them from place to place on the stack.
@@ -117,7 +126,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             isa.prefetch(self.out.column(column)[row..].as_ptr().cast(), 0);
         }
         let sums = match self.panel.kind.superblocks {
-            true => self.superblocks(isa, &x),
+            true => self.superblocks(isa, &x, values),
             false => self.scaled(isa, &x),
         };
         for (column, &sum) in (first..count).zip(sums.as_flattened()) {
@@ -143,15 +152,18 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
 
     /// The sums of the span's superblocks.
     #[inline(always)]
-    fn superblocks<I: Isa, const F: usize>(&self, isa: I, x: &[Four<'_>; F]) -> Tile<I::RowFloats, F> {
+    fn superblocks<I: Isa, const F: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        values: &mut Values<I::RowFloats>,
+    ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
         let groups = 256 / kind.group;
         let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
         if STEPS == 0 {
             widen(isa, x, &mut wide);
         }
-        // The value of each of a span's superblocks; they live in the first-level cache.
-        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; SPAN / 256];
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
@@ -261,8 +273,12 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             let acc = &mut parts[part % 8];
             for f in 0..F {
                 for c in 0..INTERLEAVED {
-                    let offset = isa.splat_rows(sums[f][c].wrapping_mul(kind.offset));
-                    let dot = isa.row_ints_to_floats(isa.sub_rows(dots[f][c], offset));
+                    let mut dot = dots[f][c];
+                    // Wide codes have none.
+                    if STEPS != 0 {
+                        dot = isa.sub_rows(dot, isa.splat_rows(sums[f][c].wrapping_mul(kind.offset)));
+                    }
+                    let dot = isa.row_ints_to_floats(dot);
                     let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
                     acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
                 }
