@@ -227,9 +227,13 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
             } else {
                 let mut floats = [0.0; 256];
                 B::unpack(isa, blocks, &mut floats[..len]);
+                let (whole, w) = floats[..len].as_chunks::<32>();
                 for c in 0..C {
-                    let x = &columns[c][part..][..len];
-                    for (w, x) in floats[..len].chunks(32).zip(x.chunks(32)) {
+                    let (whole_x, x) = columns[c][part..][..len].as_chunks::<32>();
+                    for (w, x) in whole.iter().zip(whole_x) {
+                        acc[c] = add_32(isa, acc[c], w, x);
+                    }
+                    if !w.is_empty() {
                         let [mut padded_w, mut padded_x] = [[0.0; 32]; 2];
                         padded_w[..w.len()].copy_from_slice(w);
                         padded_x[..x.len()].copy_from_slice(x);

@@ -36,7 +36,7 @@ const fn grid<const POINTS: usize, const LEN: usize>(map: &str, levels: &[i8]) -
 
 /// The signs of 8 weights from 7 stored bits: bit j set makes weight j negative. The eighth makes their number
 /// even (ggml's `ksigns_iq2xs`).
-pub(crate) fn even_signs(seven: u32) -> u8 {
+pub(crate) const fn even_signs(seven: u32) -> u8 {
     let seven = (seven & 0x7f) as u8;
     seven | ((seven.count_ones() & 1) as u8) << 7
 }
@@ -46,22 +46,41 @@ pub(crate) fn signed<const LEN: usize>(point: &[i8; LEN], signs: u8) -> [i8; LEN
     core::array::from_fn(|j| if signs >> j & 1 == 1 { -point[j] } else { point[j] })
 }
 
-/// [`even_signs`] of the four times seven bits from bit 0 on, a byte each.
+/// [`even_signs`] of every seven bits, as a byte of ones for each weight that is negative.
+pub(super) static EVEN_SIGNS: [[i8; 8]; 128] = {
+    let mut masks = [[0; 8]; 128];
+    let mut seven = 0;
+    while seven < masks.len() {
+        let signs = even_signs(seven as u32);
+        let mut j = 0;
+        while j < 8 {
+            masks[seven][j] = -((signs >> j & 1) as i8);
+            j += 1;
+        }
+        seven += 1;
+    }
+    masks
+};
+
+/// The masks of the four times seven bits from bit 0 of `stored` on. From a table: computed, the eighth signs alone
+/// take as long.
 #[inline(always)]
-pub(super) fn four_even_signs(stored: u32) -> u32 {
-    let two = stored & 0x3fff | (stored & 0x0fff_c000) << 2;
-    let four = two & 0x007f_007f | (two & 0x3f80_3f80) << 1;
-    // Bit 0 of each byte gathers the byte's parity; what the shifts bring in from the next byte stays above it.
-    let parity = four ^ four >> 4;
-    let parity = parity ^ parity >> 2;
-    let parity = parity ^ parity >> 1;
-    four | (parity & 0x0101_0101) << 7
+pub(super) fn even_sign_masks<I: Isa>(isa: I, stored: u32) -> I::Bytes {
+    let mut masks = [[0; 8]; 4];
+    for (l, mask) in masks.iter_mut().enumerate() {
+        *mask = EVEN_SIGNS[(stored >> (7 * l) & 0x7f) as usize];
+    }
+    isa.eights(masks)
 }
 
-/// Four points with the signs of their 32 weights, raised by `OFFSET`.
+/// Four points with the signs of their 32 weights (all bits of a byte set where negative), raised by `OFFSET`.
 #[inline(always)]
-pub(super) fn load_signed<I: Isa, const OFFSET: u8>(isa: I, points: [[i8; 8]; 4], signs: u32) -> I::Bytes {
-    let levels = isa.negate(isa.eights(points), isa.spread_bits(signs));
+pub(super) fn load_signed<I: Isa, const OFFSET: u8>(
+    isa: I,
+    points: [[i8; 8]; 4],
+    signs: I::Bytes,
+) -> I::Bytes {
+    let levels = isa.negate(isa.eights(points), signs);
     isa.add_bytes(levels, isa.splat_byte(OFFSET))
 }
 
@@ -202,11 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn four_signs_are_four_times_one() {
+    fn masks_of_signs_negate_what_signs_do() {
+        let point = [8, 25, 43, 8, 25, 43, 8, 25];
         for seven in 0..128_u32 {
-            let others = [seven, (seven * 3) & 127, seven ^ 85, 127 - seven];
-            let stored = (0..4).fold(0xf000_0000, |stored, l| stored | others[l] << (7 * l));
-            assert_eq!(four_even_signs(stored).to_le_bytes(), others.map(even_signs));
+            let masked: Vec<i8> =
+                point.iter().zip(EVEN_SIGNS[seven as usize]).map(|(&w, mask)| (w ^ mask) - mask).collect();
+            assert_eq!(masked, signed(&point, even_signs(seven)));
         }
     }
 

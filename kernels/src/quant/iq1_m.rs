@@ -76,15 +76,15 @@ impl Superblock for Iq1M {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let high = usize::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
-        let (mut points, mut shifts) = ([[0; 8]; 4], [[0; 8]; 4]);
-        let both = points.iter_mut().zip(&mut shifts);
-        for (l, ((point, shift), &low)) in both.zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
-            let high = high >> (4 * l);
-            *point = grids::IQ1[usize::from(low) | high << 8 & 0x700];
-            *shift = [9 - (high >> 2 & 2) as i8; 8];
+        let high = u32::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
+        let mut points = [[0; 8]; 4];
+        for (l, (point, &low)) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
+            *point = grids::IQ1[usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8];
         }
-        load_shifted(isa, points, isa.eights(shifts))
+        // The uppermost bit of each nibble, moved to a byte of its own and spread over it.
+        let down = (high & 0x0008) >> 3 | (high & 0x0080) << 1 | (high & 0x0800) << 5 | (high & 0x8000) << 9;
+        let two_less = isa.and(isa.spread_bits(down * 0xff), isa.splat_byte(0xfe));
+        load_shifted(isa, points, isa.add_bytes(isa.splat_byte(9), two_less))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

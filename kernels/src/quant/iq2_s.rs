@@ -66,7 +66,7 @@ impl Superblock for Iq2S {
             *point = grids::IQ2_S[usize::from(low) | high << (8 - 2 * l) & 0x300];
         }
         let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
-        grids::load_signed::<I, 64>(isa, points, signs)
+        grids::load_signed::<I, 64>(isa, points, isa.spread_bits(signs))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -66,7 +66,7 @@ impl Superblock for Iq2Xxs {
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let [p0, p1, p2, p3, s0, s1, s2, s3] = self.qs[part];
         let points = [p0, p1, p2, p3].map(|p| grids::IQ2_XXS[usize::from(p)]);
-        let signs = grids::four_even_signs(u32::from_le_bytes([s0, s1, s2, s3]));
+        let signs = grids::even_sign_masks(isa, u32::from_le_bytes([s0, s1, s2, s3]));
         grids::load_signed::<I, 64>(isa, points, signs)
     }
     #[inline(always)]

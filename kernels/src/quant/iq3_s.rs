@@ -72,7 +72,7 @@ impl Superblock for Iq3S {
             *point = two_points(&grids::IQ3_S[a], &grids::IQ3_S[b]);
         }
         let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
-        grids::load_signed::<I, 16>(isa, points, signs)
+        grids::load_signed::<I, 16>(isa, points, isa.spread_bits(signs))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

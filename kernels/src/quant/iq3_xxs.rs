@@ -73,7 +73,7 @@ impl Superblock for Iq3Xxs {
         for (point, &[a, b]) in points.iter_mut().zip(qs.as_chunks::<2>().0) {
             *point = two_points(&grids::IQ3_XXS[usize::from(a)], &grids::IQ3_XXS[usize::from(b)]);
         }
-        let signs = grids::four_even_signs(u32::from_le_bytes(self.signs[part]));
+        let signs = grids::even_sign_masks(isa, u32::from_le_bytes(self.signs[part]));
         grids::load_signed::<I, 64>(isa, points, signs)
     }
     #[inline(always)]

@@ -10,10 +10,11 @@
 //! ```
 
 use super::{Block, GgmlType, mxfp4::DOUBLED};
+use crate::simd::Isa;
 
 /// Half of the UE4M3 scale, to go with [`DOUBLED`]. As in ggml, bit 7 counts for nothing and 0x7f is zero.
-pub(crate) fn half_ue4m3(scale: u8) -> f32 {
-    let (exponent, mantissa) = (u32::from(scale >> 3 & 0x0f), f32::from(scale & 0x07));
+pub(crate) const fn half_ue4m3(scale: u8) -> f32 {
+    let (exponent, mantissa) = ((scale >> 3 & 0x0f) as u32, (scale & 0x07) as f32);
     if scale == 0x7f {
         0.0
     } else if exponent == 0 {
@@ -23,6 +24,17 @@ pub(crate) fn half_ue4m3(scale: u8) -> f32 {
         (1.0 + mantissa / 8.0) * f32::from_bits((exponent + 127 - 8) << 23)
     }
 }
+
+/// [`half_ue4m3`] of every byte.
+static HALF_SCALES: [f32; 256] = {
+    let mut scales = [0.0; 256];
+    let mut scale = 0;
+    while scale < scales.len() {
+        scales[scale] = half_ue4m3(scale as u8);
+        scale += 1;
+    }
+    scales
+};
 
 /// 64 weights of type `nvfp4`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -47,6 +59,24 @@ impl Block for Nvfp4 {
             let d = half_ue4m3(self.d[g]);
             for (w, q) in out.iter_mut().zip(self.doubled(g)) {
                 *w = f32::from(q) * d;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        for (block, out) in blocks.iter().zip(out.as_chunks_mut::<64>().0) {
+            let halves = out.as_chunks_mut::<32>().0.iter_mut().zip(block.qs.as_chunks().0);
+            for (half, (out, qs)) in halves.enumerate() {
+                // The first eights of two groups, then their last.
+                let mut levels = [0; 32];
+                let qs: &[[u8; 8]; 2] = qs;
+                isa.store_signed_bytes(isa.lookup(&DOUBLED, isa.nibbles(&bytemuck::cast(*qs))), &mut levels);
+                for (i, levels) in levels.as_chunks().0.iter().enumerate() {
+                    let d = isa.splat(HALF_SCALES[usize::from(block.d[2 * half + i % 2])]);
+                    let to = &mut out.as_chunks_mut().0[2 * (i % 2) + i / 2];
+                    isa.store(isa.mul(isa.code_floats(levels), d), to);
+                }
             }
         }
     }

@@ -63,29 +63,31 @@ impl Superblock for Tq1_0 {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let mut fractions = [0; 32];
         let (first, last) = self.qs.split_at(32);
-        let (low, high) = fractions.split_at_mut(16);
-        match part {
-            0..5 => fractions.copy_from_slice(first),
-            5 | 6 => {
-                low.copy_from_slice(last);
+        let mut fractions = [0; 32];
+        if part < 5 {
+            fractions.copy_from_slice(first);
+        } else {
+            let (low, high) = fractions.split_at_mut(16);
+            low.copy_from_slice(last);
+            if part < 7 {
                 high.copy_from_slice(last);
-            }
-            _ => {
-                low.copy_from_slice(last);
+            } else {
                 high.as_chunks_mut().0.fill(self.qh);
             }
         }
-        // Each step moves some of the bytes on by a digit.
-        let steps: &[u32] = match part {
-            0..5 => &[!0; 4][..part],
-            5 => &[0xffff_0000],
-            6 => &[!0, !0, 0xffff_0000],
-            _ => &[0xfff0_ffff, 0xff00_ffff, 0xf000_ffff, 0x0000_ffff],
-        };
         let mut fractions = isa.bytes(&fractions);
-        for &step in steps {
+        // Each step moves bytes on by a digit: all of them, or some.
+        let (all, some): (usize, &[u32]) = match part {
+            0..5 => (part, &[]),
+            5 => (0, &[0xffff_0000]),
+            6 => (2, &[0xffff_0000]),
+            _ => (0, &[0xfff0_ffff, 0xff00_ffff, 0xf000_ffff, 0x0000_ffff]),
+        };
+        for _ in 0..all {
+            fractions = isa.add_bytes(fractions, isa.add_bytes(fractions, fractions));
+        }
+        for &step in some {
             let twice = isa.and(isa.add_bytes(fractions, fractions), isa.spread_bits(step));
             fractions = isa.add_bytes(fractions, twice);
         }
