@@ -10,7 +10,7 @@ use super::layers::{
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use super::rope::Rope;
-use crate::backend::{Act, Activation, LayerShape, Map, Matrix, Norm, Pairing};
+use crate::backend::{Act, Activation, LayerShape, Map, Matrix, Norm};
 use crate::{Error, Result};
 
 /// Loads a model of this architecture.
