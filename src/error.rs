@@ -411,11 +411,23 @@ pub enum Error {
     /// The file's pre-tokenizer, or the one that the caller named, is not known.
     #[error(
         "the pre-tokenizer {name:?} is not known; expected one of {known}. To use one of these instead, name it in \
-         TokenizerOptions::pre"
+         TokenizerOptions::pre (`--pre`)"
     )]
     PreTokenizerUnknown {
         /// What the file or the caller says.
         name: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// The file does not say which pre-tokenizer its byte-pair tokenizer needs.
+    #[error(
+        "the file does not name its pre-tokenizer (expected the key `{key}`, found none), and the wrong one cuts text \
+         otherwise than the model has learned: name the model's in TokenizerOptions::pre (`--pre`), one of {known}; \
+         llama.cpp takes \"default\" for such files"
+    )]
+    PreTokenizerMissing {
+        /// The key.
+        key: &'static str,
         /// The names that are known.
         known: String,
     },

@@ -14,6 +14,13 @@ pub struct Mismatch {
     pub found: usize,
 }
 
+impl Mismatch {
+    /// That there are as many as there should be.
+    pub(crate) fn check(what: &'static str, expected: usize, found: usize) -> Result<(), Self> {
+        if expected == found { Ok(()) } else { Err(Mismatch { what, expected, found }) }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {} {}, found {}", self.expected, self.what, self.found)

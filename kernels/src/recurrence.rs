@@ -30,6 +30,20 @@ pub const fn block(value_dim: usize) -> Option<usize> {
     }
 }
 
+/// The rows of a block of a state, as wide as the results, of which there is a column for each of `steps`.
+pub(crate) fn state_rows(state: &[f32], steps: usize, out: &Output<'_>) -> Result<usize, Mismatch> {
+    let width = out.rows();
+    if width == 0 || !width.is_multiple_of(8) || !state.len().is_multiple_of(width) {
+        return Err(Mismatch {
+            what: "floats of a state of whole rows",
+            expected: width,
+            found: state.len(),
+        });
+    }
+    Mismatch::check("columns of results", steps, out.columns())?;
+    Ok(state.len() / width)
+}
+
 /// What one token brings to a head: keys and queries `[key_dim]`, values of the block.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
@@ -57,27 +71,14 @@ pub fn recur<'a>(
     steps: impl ExactSizeIterator<Item = Step<'a>>,
     out: &mut Output<'_>,
 ) -> Result<(), Mismatch> {
-    let width = out.rows();
-    if width == 0 || !width.is_multiple_of(8) || !state.len().is_multiple_of(width) {
-        return Err(Mismatch {
-            what: "floats of a state of whole rows",
-            expected: width,
-            found: state.len(),
-        });
-    }
-    if out.columns() != steps.len() {
-        return Err(Mismatch { what: "columns of results", expected: steps.len(), found: out.columns() });
-    }
-    let key_dim = state.len() / width;
+    let (width, key_dim) = (out.rows(), state_rows(state, steps.len(), out)?);
     for (column, step) in steps.enumerate() {
         for (what, expected, found) in [
             ("values of a key", key_dim, step.key.len()),
             ("values of a query", key_dim, step.query.len()),
             ("values of a block", width, step.value.len()),
         ] {
-            if expected != found {
-                return Err(Mismatch { what, expected, found });
-            }
+            Mismatch::check(what, expected, found)?;
         }
         level.run(OneStep { delta, state, width, step, out: out.column(column) });
     }
@@ -158,9 +159,7 @@ pub fn convolve(
         ("biases of a convolution", channels, bias.map_or(channels, <[f32]>::len)),
         ("rows of a convolution", 0, weights.len() % channels.max(1)),
     ] {
-        if expected != found {
-            return Err(Mismatch { what, expected, found });
-        }
+        Mismatch::check(what, expected, found)?;
     }
     match bias {
         Some(bias) => out.copy_from_slice(bias),
@@ -202,52 +201,68 @@ impl Task for MultiplyAdd<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use core::ops::Range;
+
     use super::*;
 
-    fn noise(i: usize) -> f32 {
+    pub(crate) fn noise(i: usize) -> f32 {
         ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0
     }
 
     const KEYS: usize = 12;
 
-    /// The results `[steps, width]` and the state after them.
-    fn run(level: Level, delta: bool, width: usize, batches: &[usize]) -> (Vec<f32>, Vec<f32>) {
-        let mut state: Vec<f32> = (0..KEYS * width).map(|i| 0.3 * noise(i + 7)).collect();
-        let mut all = Vec::new();
-        let mut first = 0;
-        for &count in batches {
-            let row = |t: usize, len: usize, seed: usize| -> Vec<f32> {
-                (0..len).map(|i| noise(t * 1000 + i + seed)).collect()
+    /// `len` numbers from the `seed`-th on.
+    pub(crate) fn row(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| noise(i + seed)).collect()
+    }
+
+    /// That nine tokens give the same results, and leave the same state of `rows` rows, at every level and in any batches.
+    /// `run` carries a state through the tokens of a range.
+    pub(crate) fn assert_neither_level_nor_batch_changes_a_bit(
+        rows: usize,
+        run: impl Fn(Level, &mut [f32], Range<usize>, &mut Output<'_>) -> Result<(), Mismatch>,
+    ) {
+        for width in [8, 16, 32] {
+            let run_all = |level: Level, batches: &[usize]| {
+                let mut state = row(rows * width, 77);
+                let mut all = vec![f32::NAN; 9 * width];
+                let mut first = 0;
+                for &count in batches {
+                    let out = &mut all[first * width..(first + count) * width];
+                    let out = &mut Output::new(out, width).unwrap();
+                    run(level, &mut state, first..first + count, out).unwrap();
+                    first += count;
+                }
+                assert_eq!(first, 9);
+                (all, state)
             };
-            let tokens: Vec<_> = (first..first + count)
-                .map(|t| (row(t, KEYS, 1), row(t, KEYS, 300), row(t, width, 600), 0.5 + 0.4 * noise(t)))
-                .collect();
-            let steps = tokens.iter().map(|(key, query, value, decay)| Step {
-                key,
-                query,
-                value,
-                decay: *decay,
-                rate: 0.7,
-            });
-            let mut out = vec![f32::NAN; count * width];
-            recur(level, delta, &mut state, steps, &mut Output::new(&mut out, width).unwrap()).unwrap();
-            all.extend(out);
-            first += count;
+            let expected = run_all(Level::SCALAR, &[9]);
+            for level in Level::available() {
+                assert_eq!(run_all(level, &[9]), expected, "{level}");
+                assert_eq!(run_all(level, &[1, 3, 4, 1]), expected, "{level}");
+            }
         }
-        (all, state)
     }
 
     #[test]
     fn neither_level_nor_batch_changes_a_bit() {
         for delta in [false, true] {
-            for width in [8, 16, 32] {
-                let expected = run(Level::SCALAR, delta, width, &[9]);
-                for level in Level::available() {
-                    assert_eq!(run(level, delta, width, &[9]), expected, "{level}");
-                    assert_eq!(run(level, delta, width, &[1, 3, 4, 1]), expected, "{level}");
-                }
-            }
+            assert_neither_level_nor_batch_changes_a_bit(KEYS, |level, state, tokens, out| {
+                let tokens: Vec<_> = tokens
+                    .map(|t| {
+                        (row(KEYS, 1000 * t), row(KEYS, 1000 * t + 300), row(out.rows(), 1000 * t + 600), t)
+                    })
+                    .collect();
+                let steps = tokens.iter().map(|(key, query, value, t)| Step {
+                    key,
+                    query,
+                    value,
+                    decay: 0.5 + 0.4 * noise(*t),
+                    rate: 0.7,
+                });
+                recur(level, delta, state, steps, out)
+            });
         }
     }
 

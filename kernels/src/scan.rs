@@ -13,6 +13,7 @@
 use crate::Mismatch;
 use crate::dispatch::Task;
 use crate::output::Output;
+use crate::recurrence::state_rows;
 use crate::simd::{Isa, Level};
 
 /// What one token brings to a block of channels.
@@ -40,16 +41,8 @@ pub fn scan<'a>(
     tokens: impl ExactSizeIterator<Item = Step<'a>>,
     out: &mut Output<'_>,
 ) -> Result<(), Mismatch> {
-    let width = out.rows();
-    if width == 0 || !width.is_multiple_of(8) || !state.len().is_multiple_of(width) {
-        return Err(Mismatch { what: "floats of states of whole rows", expected: width, found: state.len() });
-    }
-    let states = state.len() / width;
-    let check = |what, expected, found| {
-        if expected == found { Ok(()) } else { Err(Mismatch { what, expected, found }) }
-    };
-    check("rates of states", state.len(), a.len())?;
-    check("columns of results", tokens.len(), out.columns())?;
+    let (width, states) = (out.rows(), state_rows(state, tokens.len(), out)?);
+    Mismatch::check("rates of states", state.len(), a.len())?;
     for (column, step) in tokens.enumerate() {
         for (what, expected, found) in [
             ("inputs of a block", width, step.x.len()),
@@ -57,7 +50,7 @@ pub fn scan<'a>(
             ("ways into states", states, step.b.len()),
             ("ways out of states", states, step.c.len()),
         ] {
-            check(what, expected, found)?;
+            Mismatch::check(what, expected, found)?;
         }
         level.run(OneToken { a, state, step, out: out.column(column) });
     }
@@ -98,42 +91,24 @@ impl Task for OneToken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recurrence::tests::{assert_neither_level_nor_batch_changes_a_bit, row};
 
     const STATES: usize = 5;
 
-    fn noise(i: usize) -> f32 {
-        ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn run(level: Level, width: usize, batches: &[usize]) -> (Vec<f32>, Vec<f32>) {
-        let row = |len: usize, seed: usize| -> Vec<f32> { (0..len).map(|i| noise(i + seed)).collect() };
-        let a: Vec<f32> = row(STATES * width, 5).iter().map(|x| x - 1.5).collect();
-        let (mut state, mut all, mut first) = (row(STATES * width, 77), Vec::new(), 0);
-        for &count in batches {
-            let tokens: Vec<_> = (first..first + count)
+    #[test]
+    fn neither_level_nor_batch_changes_a_bit() {
+        assert_neither_level_nor_batch_changes_a_bit(STATES, |level, state, tokens, out| {
+            let width = out.rows();
+            let a: Vec<f32> = row(STATES * width, 5).iter().map(|x| x - 1.5).collect();
+            let tokens: Vec<_> = tokens
                 .map(|t| {
                     let steps: Vec<f32> = row(width, 1000 * t).iter().map(|x| x + 1.0).collect();
                     (row(width, 1000 * t + 1), steps, row(STATES, 1000 * t + 2), row(STATES, 1000 * t + 3))
                 })
                 .collect();
-            let mut out = vec![f32::NAN; count * width];
             let steps = tokens.iter().map(|(x, steps, b, c)| Step { x, steps, b, c });
-            scan(level, &a, &mut state, steps, &mut Output::new(&mut out, width).unwrap()).unwrap();
-            all.extend(out);
-            first += count;
-        }
-        (all, state)
-    }
-
-    #[test]
-    fn neither_level_nor_batch_changes_a_bit() {
-        for width in [8, 32] {
-            let expected = run(Level::SCALAR, width, &[6]);
-            for level in Level::available() {
-                assert_eq!(run(level, width, &[6]), expected, "{level}");
-                assert_eq!(run(level, width, &[1, 3, 2]), expected, "{level}");
-            }
-        }
+            scan(level, &a, state, steps, out)
+        });
     }
 
     #[test]

@@ -16,6 +16,7 @@
 use crate::Mismatch;
 use crate::dispatch::Task;
 use crate::output::Output;
+use crate::recurrence::state_rows;
 use crate::simd::{Isa, Level};
 
 /// What one token brings to a head: vectors of `[key_dim]`, and values of the block.
@@ -46,25 +47,13 @@ pub fn wkv<'a>(
     steps: impl ExactSizeIterator<Item = Step<'a>>,
     out: &mut Output<'_>,
 ) -> Result<(), Mismatch> {
-    let width = out.rows();
-    if width == 0 || !width.is_multiple_of(8) || !state.len().is_multiple_of(width) {
-        return Err(Mismatch {
-            what: "floats of a state of whole rows",
-            expected: width,
-            found: state.len(),
-        });
-    }
-    let key_dim = state.len() / width;
-    let check = |what, expected, found| {
-        if expected == found { Ok(()) } else { Err(Mismatch { what, expected, found }) }
-    };
-    check("columns of results", steps.len(), out.columns())?;
+    let (width, key_dim) = (out.rows(), state_rows(state, steps.len(), out)?);
     for (column, step) in steps.enumerate() {
         let Step { receptance, decay, key, a, b, value } = step;
         for vector in [receptance, decay, key, a, b] {
-            check("values of a key", key_dim, vector.len())?;
+            Mismatch::check("values of a key", key_dim, vector.len())?;
         }
-        check("values of a block", width, value.len())?;
+        Mismatch::check("values of a block", width, value.len())?;
         level.run(OneStep { state, step, out: out.column(column) });
     }
     Ok(())
@@ -106,19 +95,17 @@ impl Task for OneStep<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recurrence::tests::{assert_neither_level_nor_batch_changes_a_bit, row};
 
     const KEYS: usize = 6;
 
-    fn noise(i: usize) -> f32 {
-        ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn run(level: Level, width: usize, batches: &[usize]) -> (Vec<f32>, Vec<f32>) {
-        let row = |len: usize, seed: usize| -> Vec<f32> { (0..len).map(|i| noise(i + seed)).collect() };
-        let (mut state, mut all, mut first) = (row(KEYS * width, 77), Vec::new(), 0);
-        for &count in batches {
-            let tokens: Vec<_> = (first..first + count)
-                .map(|t| ([0, 1, 2, 3, 4].map(|i| row(KEYS, 1000 * t + 100 * i)), row(width, 1000 * t + 7)))
+    #[test]
+    fn neither_level_nor_batch_changes_a_bit() {
+        assert_neither_level_nor_batch_changes_a_bit(KEYS, |level, state, tokens, out| {
+            let tokens: Vec<_> = tokens
+                .map(|t| {
+                    ([0, 1, 2, 3, 4].map(|i| row(KEYS, 1000 * t + 100 * i)), row(out.rows(), 1000 * t + 7))
+                })
                 .collect();
             let steps = tokens.iter().map(|([receptance, decay, key, a, b], value)| Step {
                 receptance,
@@ -128,23 +115,8 @@ mod tests {
                 b,
                 value,
             });
-            let mut out = vec![f32::NAN; count * width];
-            wkv(level, &mut state, steps, &mut Output::new(&mut out, width).unwrap()).unwrap();
-            all.extend(out);
-            first += count;
-        }
-        (all, state)
-    }
-
-    #[test]
-    fn neither_level_nor_batch_changes_a_bit() {
-        for width in [8, 32] {
-            let expected = run(Level::SCALAR, width, &[6]);
-            for level in Level::available() {
-                assert_eq!(run(level, width, &[6]), expected, "{level}");
-                assert_eq!(run(level, width, &[1, 3, 2]), expected, "{level}");
-            }
-        }
+            wkv(level, state, steps, out)
+        });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Sampler, Stepper};
-use crate::text::Decoder;
+use crate::text::{Decoder, SUPPRESS_KEY};
 use crate::{Error, Result};
 
 /// When generation ends. Start from [`GenerateOptions::default`]: at an end-of-generation token or a full context.
@@ -99,15 +99,22 @@ pub struct Generation<'a> {
 }
 
 impl Stepper {
-    /// Chooses the next token by the sampler, without feeding it.
+    /// Chooses the next token by the sampler, without feeding it: none that the file says must not be generated
+    /// ([`Tokenizer::suppressed_tokens`](crate::text::Tokenizer::suppressed_tokens)). [`Sampler::sample`] on
+    /// [`Stepper::logits`] chooses among all.
     ///
     /// # Errors
-    /// [`Error::NothingFed`] where there are no logits; those of [`Sampler::sample`].
+    /// [`Error::NothingFed`] where there are no logits; those of [`Sampler::sample`]; where the file says so of some
+    /// token, those of [`Model::tokenizer`](crate::Model::tokenizer).
     pub fn sample(&self, sampler: &mut Sampler) -> Result<u32> {
         if self.logits().is_empty() {
             return Err(Error::NothingFed);
         }
-        sampler.sample(self.logits())
+        let suppressed = match self.model().metadata().contains(SUPPRESS_KEY) {
+            true => self.model().tokenizer()?.suppressed_tokens(),
+            false => &[],
+        };
+        sampler.sample_without(self.logits(), suppressed)
     }
 
     /// Continues the sequence. The sampler's penalties see the tokens fed so far.

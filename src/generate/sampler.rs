@@ -82,7 +82,17 @@ impl Sampler {
     /// [`Error::InvalidOption`] for a bias or ban on a token that the vocabulary does not have. After an error the
     /// random generator stands where it stood.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        self.sample_without(logits, &[])
+    }
+
+    /// As [`Sampler::sample`], as if `suppressed` were banned too; those without a logit are passed over.
+    pub(super) fn sample_without(&mut self, logits: &[f32], suppressed: &[u32]) -> Result<u32> {
         self.adjust(logits)?;
+        for &token in suppressed {
+            if let Some(logit) = self.row.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
         if self.options.temperature == 0.0 {
             return self.greedy();
         }

@@ -10,7 +10,7 @@ use super::layers::{
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use super::rope::Rope;
-use crate::backend::{Act, Activation, LayerShape, Map, Matrix, Norm, Pairing};
+use crate::backend::{Act, Activation, LayerShape, Map, Matrix, Norm};
 use crate::{Error, Result};
 
 /// Loads a model of this architecture.
@@ -18,8 +18,6 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let sizes = Sizes::load(loader)?;
     let Sizes { width, layers, vocabulary } = sizes;
     let dim = loader.size("attention.key_length")?;
-    let turned = Rope::dimensions(loader, dim)?;
-    let (local, _) = Rope::unscaled(loader, Pairing::Halves, turned, "rope.freq_base_swa", 10_000.0)?;
     let (streams, active) = (loader.size("altup.num_inputs")?, loader.count_at("altup.active_idx", 0)?);
     let active = active.unwrap_or(0);
     if active >= streams {
@@ -37,7 +35,7 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     };
     Ok(Box::new(Gemma3n {
         embedding: loader.matrix("token_embd.weight", vocabulary, width)?,
-        ropes: [Rope::load(loader, Pairing::Halves, dim)?, local],
+        ropes: Rope::load_with_windows(loader, dim, "rope.freq_base_swa")?,
         active,
         into_streams: projections("altup_proj.weight")?,
         out_of_streams: projections("altup_unembd_proj.weight")?,

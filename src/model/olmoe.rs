@@ -2,25 +2,11 @@
 //! one.
 #![forbid(unsafe_code)]
 
-use super::Network;
-use super::layers::{Block, Decoder, Experts, Heads, Router, Scoring, SelfAttention, Sizes};
-use super::loader::{Loader, Norms};
-use super::rope::Rope;
+use super::loader::Loader;
+use super::{Network, qwen3moe};
 use crate::Result;
-use crate::backend::{Activation, Pairing};
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
-    let sizes = Sizes::load(loader)?;
-    let width = sizes.width;
-    let rope = Rope::load(loader, Pairing::Halves, Heads::load(loader, 0, width)?.shape.key_dim)?;
-    let block = |layer| {
-        let heads = Heads::load(loader, layer, width)?;
-        let attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
-        let inner = loader.size_at("feed_forward_length", layer)?;
-        let router = Router::load(loader, layer, Scoring::Softmax, false)?;
-        let experts = Experts::load(loader, layer, width, inner, Activation::Silu, router)?;
-        Block::new(loader, layer, width, Norms::Rms, attention, experts)
-    };
-    Ok(Box::new(Decoder::load(loader, sizes, Norms::Rms, vec![rope], block)?))
+    qwen3moe::load_with(loader, "feed_forward_length", false)
 }

@@ -68,6 +68,14 @@ impl Rope {
         Ok(dim)
     }
 
+    /// Those of layers that see all, as [`Rope::load`] gives them, and of those with a window, which turn without scaling by
+    /// the base that `window_base` names. Halves are paired.
+    pub fn load_with_windows(loader: &Loader<'_>, head_dim: usize, window_base: &str) -> Result<[Self; 2]> {
+        let dim = Self::dimensions(loader, head_dim)?;
+        let (windowed, _) = Self::unscaled(loader, Pairing::Halves, dim, window_base, 10_000.0)?;
+        Ok([Self::load(loader, Pairing::Halves, head_dim)?, windowed])
+    }
+
     /// Without scalings: for `dim` values of a head and the base that `key` names. Gives the base too.
     pub fn unscaled(
         loader: &Loader<'_>,

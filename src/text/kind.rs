@@ -49,8 +49,6 @@ pub enum PreSource {
     Caller,
     /// By the kind of tokenizer, which has but one.
     Kind,
-    /// By nothing: the file is silent, as old files are.
-    Absent,
 }
 
 /// What a file asks for.
@@ -63,7 +61,7 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    /// Reads the kind; `pre` overrides the file's pre-tokenizer.
+    /// Reads the kind; `pre` overrides the file's pre-tokenizer. A byte-pair tokenizer whose file names none needs it.
     pub fn from_metadata(metadata: &Metadata, pre: Option<&str>) -> Result<Kind> {
         let model: &str = metadata.require("tokenizer.ggml.model")?;
         let Some(&(_, kind)) = MODELS.iter().find(|(name, _)| *name == model) else {
@@ -71,22 +69,17 @@ impl Kind {
             return Err(Error::TokenizerKind { model: model.to_owned(), known: known.join(", ") });
         };
         let mut chosen = None;
+        let known = || pre::names().join(", ");
         if kind == TokenizerKind::BytePair {
             let (name, source) = match (pre, metadata.str(PRE_KEY)?.filter(|name| !name.is_empty())) {
                 (Some(name), _) => (name, PreSource::Caller),
                 _ if model == "gemma4" => (model, PreSource::Kind),
                 (None, Some(name)) => (name, PreSource::Key),
-                (None, None) => (pre::DEFAULT, PreSource::Absent),
+                // Files older than the key. Their models had one of several: a guess would be wrong, and nobody would see.
+                (None, None) => return Err(Error::PreTokenizerMissing { key: PRE_KEY, known: known() }),
             };
-            let found = PreTokenizer::named(name).ok_or_else(|| Error::PreTokenizerUnknown {
-                name: name.to_owned(),
-                known: pre::names().join(", "),
-            })?;
-            if source == PreSource::Absent {
-                tracing::warn!(
-                    "{PRE_KEY} is absent; using the pre-tokenizer {name:?}, which may not be the model's"
-                );
-            }
+            let unknown = || Error::PreTokenizerUnknown { name: name.to_owned(), known: known() };
+            let found = PreTokenizer::named(name).ok_or_else(unknown)?;
             chosen = Some((found, name.to_owned(), source));
         }
         Ok(Kind { kind, model: model.to_owned(), pre: chosen })

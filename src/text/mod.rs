@@ -26,6 +26,7 @@ mod wordpiece;
 
 pub use decode::{DecodeOptions, Decoder};
 pub use kind::{PreSource, TokenizerKind};
+pub(crate) use special::SUPPRESS_KEY;
 pub use special::{BosDecision, BosReason, SpecialTokens};
 pub use tokenizer::{EncodeOptions, Explanation, Tokenizer, TokenizerOptions};
 pub use vocab::{TokenAttributes, TokenId};

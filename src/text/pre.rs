@@ -452,9 +452,6 @@ pub(super) const ALL: &[PreTokenizer] = &[
     },
 ];
 
-/// The name that stands for none, with which old files do as well.
-pub(super) const DEFAULT: &str = "default";
-
 impl PreTokenizer {
     /// The one of that name.
     pub fn named(name: &str) -> Option<&'static PreTokenizer> {

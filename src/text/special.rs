@@ -91,6 +91,7 @@ impl std::fmt::Display for BosDecision {
 
 const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS_KEY: &str = "tokenizer.ggml.add_eos_token";
+pub(crate) const SUPPRESS_KEY: &str = "tokenizer.ggml.suppress_tokens";
 
 /// A part: where its id is kept, its keys (later ones win), and the texts that fill it where no key does.
 struct Part {
@@ -215,6 +216,8 @@ pub(super) struct Specials {
     pub add_eos: bool,
     /// Tokens that end generation, ascending.
     pub ends: Vec<TokenId>,
+    /// Tokens that are not to be generated.
+    pub suppressed: Vec<TokenId>,
 }
 
 impl Specials {
@@ -249,7 +252,10 @@ impl Specials {
         mark_unused(vocab);
         let ends = find_ends(vocab, &tokens);
         mark_strips(metadata, vocab)?;
-        Ok(Specials { tokens, bos, add_eos, ends })
+        let suppressed = metadata.i32s(SUPPRESS_KEY)?.unwrap_or_default();
+        let suppressed = suppressed.iter().filter_map(|&id| u32::try_from(id).ok());
+        let suppressed = suppressed.filter(|&id| (id as usize) < vocab.len()).collect();
+        Ok(Specials { tokens, bos, add_eos, ends, suppressed })
     }
 }
 

@@ -449,8 +449,15 @@ mod tests {
     use super::super::pre::{self, PreTokenizer};
     use super::*;
 
+    fn splitter(name: &str) -> Splitter {
+        Splitter::new(PreTokenizer::named(name).unwrap().stages).unwrap()
+    }
+
     fn split(name: &str, text: &str) -> Vec<String> {
-        let splitter = Splitter::new(PreTokenizer::named(name).unwrap().stages).unwrap();
+        split_by(&splitter(name), text)
+    }
+
+    fn split_by(splitter: &Splitter, text: &str) -> Vec<String> {
         let (mut ends, mut scratch) = (Vec::new(), Vec::new());
         splitter.split(text, &mut ends, &mut scratch);
         let mut start = 0;
@@ -465,6 +472,37 @@ mod tests {
         for name in pre::names() {
             assert_eq!(split(name, text).concat(), text, "{name}");
             assert_eq!(split(name, " ").concat(), " ", "{name}");
+        }
+    }
+
+    /// By llama.cpp's `unicode_regex_split` with the patterns of its `llama-vocab.cpp` (llama-cpp-sys-2 0.1.161): every name
+    /// that it knows, and how many bytes each word of each text has.
+    #[test]
+    fn every_name_splits_as_in_llama_cpp() {
+        #[derive(serde::Deserialize)]
+        struct Splits {
+            texts: Vec<String>,
+            splits: Vec<Alike>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Alike {
+            names: Vec<String>,
+            words: Vec<Vec<usize>>,
+        }
+        let splits: Splits =
+            serde_json::from_str(include_str!("../../tests/data/tokenizers/splits.json")).unwrap();
+        let mut names: Vec<_> = splits.splits.iter().flat_map(|alike| &alike.names).collect();
+        names.sort_unstable();
+        assert_eq!(names, pre::names());
+        for Alike { names, words } in &splits.splits {
+            assert_eq!(words.len(), splits.texts.len());
+            for name in names {
+                let splitter = splitter(name);
+                for (text, words) in splits.texts.iter().zip(words) {
+                    let found: Vec<_> = split_by(&splitter, text).iter().map(String::len).collect();
+                    assert_eq!(found, *words, "{name} {text:?}");
+                }
+            }
         }
     }
 

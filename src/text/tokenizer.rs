@@ -21,8 +21,8 @@ use crate::{Error, Result};
 /// How a tokenizer is made from a file's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerOptions {
-    /// The pre-tokenizer to use in place of the file's (`tokenizer.ggml.pre`), such as `llama-bpe`; byte-pair
-    /// tokenizers only.
+    /// The pre-tokenizer to use in place of the file's (`tokenizer.ggml.pre`), or where it names none, such as
+    /// `llama-bpe`; byte-pair tokenizers only.
     pub pre: Option<String>,
 }
 
@@ -105,8 +105,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::MetadataMissing`] and [`Error::MetadataType`] for keys under `tokenizer.ggml`;
-    /// [`Error::TokenizerKind`] and [`Error::PreTokenizerUnknown`] for names that are not known; the other tokenizer
-    /// errors for damaged tables.
+    /// [`Error::TokenizerKind`] and [`Error::PreTokenizerUnknown`] for names that are not known;
+    /// [`Error::PreTokenizerMissing`] for a byte-pair tokenizer without `tokenizer.ggml.pre`, where llama.cpp warns and
+    /// takes `default` (as [`TokenizerOptions::pre`] can say); the other tokenizer errors for damaged tables.
     pub fn from_metadata(metadata: &Metadata) -> Result<Tokenizer> {
         Tokenizer::with_options(metadata, &TokenizerOptions::default())
     }
@@ -356,6 +357,13 @@ impl Tokenizer {
         &self.0.specials.ends
     }
 
+    /// The tokens that the model must not generate (`tokenizer.ggml.suppress_tokens`), in the file's order.
+    ///
+    /// [`Stepper::sample`](crate::generate::Stepper::sample), and all that generates through it, never choose them.
+    pub fn suppressed_tokens(&self) -> &[TokenId] {
+        &self.0.specials.suppressed
+    }
+
     /// The algorithm.
     pub fn kind(&self) -> TokenizerKind {
         self.0.kind.kind
@@ -422,7 +430,6 @@ impl std::fmt::Display for Explanation {
                 PreSource::Key => "tokenizer.ggml.pre says so",
                 PreSource::Caller => "the caller says so",
                 PreSource::Kind => "this kind of tokenizer has no other",
-                PreSource::Absent => "tokenizer.ggml.pre is absent; it may not be the model's",
             };
             writeln!(f, "pre-tokenizer {name}: {by}")?;
         }

@@ -9,14 +9,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gristmill::Error;
+use gristmill::generate::{GenerateOptions, Sampler, SamplerOptions, StepperOptions};
 use gristmill::gguf::{Gguf, Metadata, Strings};
 use gristmill::text::{
     BosReason, DecodeOptions, EncodeOptions, PreSource, TokenAttributes, Tokenizer, TokenizerKind,
     TokenizerOptions,
 };
+use gristmill::{Error, Model};
 
-use crate::goldens;
+use crate::models::Parts;
+use crate::{goldens, models};
 
 fn metadata(path: &Path) -> Metadata {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -40,7 +42,7 @@ fn sample(name: &str) -> Tokenizer {
     load(&data(&format!("{name}.gguf")))
 }
 
-const SAMPLES: [&str; 5] = ["bpe", "spm", "wordpiece", "unigram", "gemma4"];
+const SAMPLES: [&str; 7] = ["bpe", "spm", "wordpiece", "unigram", "gemma4", "rwkv", "plamo2"];
 
 #[derive(Default)]
 struct Tally {
@@ -101,7 +103,7 @@ fn golden_ids_are_exact() {
     assert!(vocabularies > 0);
 }
 
-/// Ids by llama.cpp's tokenizer (source of llama-cpp-sys-2 0.1.161).
+/// Ids by llama.cpp's tokenizer (source of llama-cpp-sys-2 0.1.161; RWKV and PLaMo-2: ggml 0.25.3).
 #[test]
 fn small_vocabularies_give_exact_ids() {
     let texts: Vec<String> = json("texts.json");
@@ -232,16 +234,43 @@ fn files_say_what_is_special_and_why() {
     assert_eq!((bos.add, bos.reason), (false, BosReason::PreTokenizer("gpt-2".into())));
     silent.set("tokenizer.ggml.pre", "llama-bpe");
     assert!(Tokenizer::from_metadata(&silent).unwrap().add_bos());
-    silent.remove("tokenizer.ggml.pre");
-    let explanation = Tokenizer::from_metadata(&silent).unwrap().explain();
-    assert_eq!(explanation.pre, Some(("default".into(), PreSource::Absent)));
-    assert!(explanation.to_string().contains("may not be the model's"), "{explanation}");
 
     let gemma = sample("gemma4");
     assert_eq!(gemma.bos_decision().reason, BosReason::Required("gemma4".into()));
     assert_eq!(gemma.kind(), TokenizerKind::BytePair);
     let turn = gemma.token_id("<turn|>").unwrap();
     assert!(gemma.is_end_of_generation(turn));
+}
+
+#[test]
+fn tokens_that_a_file_suppresses_are_never_generated() {
+    let mut parts = Parts::of(&models::bytes(models::STORIES));
+    let mut greedy = Sampler::new(SamplerOptions::greedy()).unwrap();
+    let prompt = [1, 403, 407, 261, 378];
+    let generate = |model: &Model, sampler: &mut Sampler| -> Vec<u32> {
+        let mut stepper = model.stepper(StepperOptions::default()).unwrap();
+        stepper.feed(&prompt).unwrap();
+        // Whatever is suppressed, the logits are the model's.
+        let likeliest = sampler.sample(stepper.logits()).unwrap();
+        let options = GenerateOptions::default().max_tokens(40);
+        let steps = stepper.generate(sampler, options).unwrap();
+        [likeliest].into_iter().chain(steps.map(|step| step.unwrap().token)).collect()
+    };
+    let free = generate(&Model::from_bytes(parts.file().unwrap()).unwrap(), &mut greedy);
+    let likeliest = free[0];
+    assert_eq!(free[1], likeliest);
+
+    // Ids that the vocabulary does not have are passed over.
+    parts.metadata.set("tokenizer.ggml.suppress_tokens", vec![likeliest as i32, -1, 1_000_000]);
+    let model = Model::from_bytes(parts.file().unwrap()).unwrap();
+    assert_eq!(model.tokenizer().unwrap().suppressed_tokens(), [likeliest]);
+    let bound = generate(&model, &mut greedy);
+    assert_eq!(bound[0], likeliest);
+    assert!(bound.len() > 10 && !bound[1..].contains(&likeliest), "{bound:?}");
+
+    parts.metadata.set("tokenizer.ggml.suppress_tokens", "none");
+    let model = Model::from_bytes(parts.file().unwrap()).unwrap();
+    assert!(matches!(model.tokenizer(), Err(Error::MetadataType { .. })));
 }
 
 #[test]
@@ -263,6 +292,15 @@ fn names_that_are_not_known_are_errors_that_list_those_that_are() {
     assert!(message.contains("llama-bpe") && message.contains("TokenizerOptions::pre"), "{message}");
     let forced = TokenizerOptions { pre: Some("gpt-2".into()) };
     assert!(Tokenizer::with_options(&unknown, &forced).is_ok());
+
+    unknown.remove("tokenizer.ggml.pre");
+    let error = Tokenizer::from_metadata(&unknown).unwrap_err();
+    assert!(matches!(error, Error::PreTokenizerMissing { key: "tokenizer.ggml.pre", .. }));
+    let message = error.to_string();
+    assert!(message.contains("llama-bpe") && message.contains("TokenizerOptions::pre"), "{message}");
+    let forced = Tokenizer::with_options(&unknown, &forced).unwrap();
+    assert_eq!(forced.explain().pre, Some(("gpt-2".into(), PreSource::Caller)));
+    assert!(forced.explain().to_string().contains("the caller says so"));
 
     unknown.set("tokenizer.ggml.model", "abacus");
     let error = Tokenizer::from_metadata(&unknown).unwrap_err();

@@ -6,6 +6,7 @@
 
 use crate::simd::Isa;
 
+use super::fast::unpack_eights;
 use super::{Block, GgmlType};
 
 /// One weight of type `bf16`.
@@ -28,14 +29,7 @@ impl Block for Bf16 {
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
-        let (eights, left) = blocks.as_chunks::<8>();
-        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
-        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
-            isa.store(isa.brains(bytemuck::cast_ref(eight)), out);
-        }
-        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
-            block.dequantize(out);
-        }
+        unpack_eights!(isa, blocks, out, |eight| isa.brains(bytemuck::cast_ref(eight)));
     }
 }
 

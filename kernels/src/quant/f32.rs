@@ -6,6 +6,7 @@
 
 use crate::simd::Isa;
 
+use super::fast::unpack_eights;
 use super::{Block, GgmlType};
 
 /// One weight of type `f32`.
@@ -26,15 +27,8 @@ impl Block for F32 {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(_: I, blocks: &[Self], out: &mut [f32]) {
-        let (eights, left) = blocks.as_chunks::<8>();
-        let (out_eights, out_left) = out.split_at_mut(8 * eights.len());
-        for (eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
-            *out = eight.map(|w| f32::from_le_bytes(w.w));
-        }
-        for (block, out) in left.iter().zip(out_left.chunks_exact_mut(1)) {
-            block.dequantize(out);
-        }
+    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
+        unpack_eights!(isa, blocks, out, |eight| isa.floats(&eight.map(|w| f32::from_le_bytes(w.w))));
     }
 }
 

@@ -54,6 +54,22 @@ pub(crate) fn eight<I: Isa>(isa: I, scale: impl Fn(usize) -> Scale) -> I::Floats
     }
 }
 
+/// [`Block::unpack`] of blocks of one weight: eight at a time by words of the instruction set. A macro, since no closure may
+/// hold a word.
+macro_rules! unpack_eights {
+    ($isa:ident, $blocks:ident, $out:ident, |$eight:ident| $floats:expr) => {
+        let (eights, left) = $blocks.as_chunks::<8>();
+        let (out_eights, out_left) = $out.split_at_mut(8 * eights.len());
+        for ($eight, out) in eights.iter().zip(out_eights.as_chunks_mut().0) {
+            $isa.store($floats, out);
+        }
+        for (block, out) in left.iter().zip(out_left) {
+            block.dequantize(core::slice::from_mut(out));
+        }
+    };
+}
+pub(crate) use unpack_eights;
+
 /// Formats whose every 32 weights have one float scale: `w = scale (code - OFFSET) + min`.
 pub trait Scaled: Block {
     /// The range of the codes.

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Isa, rows_of_two_registers};
+use super::{Isa, rows_of_two_registers, words};
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
@@ -16,19 +16,6 @@ impl Avx2 {
         Avx2(())
     }
 }
-
-/// Words that are made of intrinsics. The level's type proves that the processor has them.
-macro_rules! words {
-    ($(fn $name:ident $(<$(const $c:ident: $ct:ty),*>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
-        #[inline(always)]
-        fn $name $(<$(const $c: $ct),*>)? (self, $($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: a value of the level's type proves that the processor has its instructions (`new`), and the
-            // loads and stores go through references to arrays of the register's size, at any alignment.
-            unsafe { $body }
-        }
-    )*};
-}
-pub(super) use words;
 
 #[inline(always)]
 pub(super) const fn p<T>(from: &T) -> *const __m256i {
@@ -330,16 +317,31 @@ macro_rules! avx2_words {
 }
 pub(super) use avx2_words;
 
-impl Isa for Avx2 {
-    type RowCodes = [__m256i; 2];
-    /// Of 16 bits, a pair of neighbours for each row.
-    type RowSums = [__m256i; 2];
+/// The words on a panel's sixteen rows of codes, for levels that hold them as two registers.
+macro_rules! codes_of_two_registers {
+    () => {
+        type RowCodes = [__m256i; 2];
+        /// Of 16 bits, a pair of neighbours for each row; of 32, where the level has dot products.
+        type RowSums = [__m256i; 2];
 
+        words! {
+            fn row_codes(from: &[[u8; 4]; 16]) -> [__m256i; 2] {
+                let from = from.as_flattened().as_chunks::<32>().0;
+                [_mm256_loadu_si256(p(&from[0])), _mm256_loadu_si256(p(&from[1]))]
+            }
+            fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
+        }
+    };
+}
+pub(super) use codes_of_two_registers;
+
+impl Isa for Avx2 {
     const DOTS: bool = false;
     const SIGNED_BIAS: i32 = 0;
     const COLUMNS: usize = 4;
 
     avx2_words!();
+    codes_of_two_registers!();
     rows_of_two_registers!();
 
     words! {
@@ -356,11 +358,6 @@ impl Isa for Avx2 {
         fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i {
             _mm256_add_epi32(to, _mm256_madd_epi16(a, b))
         }
-        fn row_codes(from: &[[u8; 4]; 16]) -> [__m256i; 2] {
-            let from = from.as_flattened().as_chunks::<32>().0;
-            [_mm256_loadu_si256(p(&from[0])), _mm256_loadu_si256(p(&from[1]))]
-        }
-        fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
         fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [add_pair_products(to[0], w[0], x), add_pair_products(to[1], w[1], x)]

@@ -3,8 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::Isa;
-use super::avx2::{MAGNITUDE, avx2_words, p, pick, sum_four, words};
+use super::avx2::{MAGNITUDE, avx2_words, p, pick, sum_four};
+use super::{Isa, words};
 
 /// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{MAGNITUDE, avx2_words, p, pick, sum_four, words};
-use super::{Isa, rows_of_two_registers};
+use super::avx2::{MAGNITUDE, avx2_words, codes_of_two_registers, p, pick, sum_four};
+use super::{Isa, rows_of_two_registers, words};
 
 /// AVX2 with FMA, F16C and AVX-VNNI.
 #[derive(Clone, Copy)]
@@ -19,14 +19,12 @@ impl AvxVnni {
 }
 
 impl Isa for AvxVnni {
-    type RowCodes = [__m256i; 2];
-    type RowSums = [__m256i; 2];
-
     const DOTS: bool = true;
     const SIGNED_BIAS: i32 = 128;
     const COLUMNS: usize = 4;
 
     avx2_words!();
+    codes_of_two_registers!();
     rows_of_two_registers!();
 
     #[inline(always)]
@@ -45,11 +43,6 @@ impl Isa for AvxVnni {
         fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i {
             _mm256_dpwssd_avx_epi32(to, a, b)
         }
-        fn row_codes(from: &[[u8; 4]; 16]) -> [__m256i; 2] {
-            let from = from.as_flattened().as_chunks::<32>().0;
-            [_mm256_loadu_si256(p(&from[0])), _mm256_loadu_si256(p(&from[1]))]
-        }
-        fn no_sums() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
         fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [_mm256_dpbusd_avx_epi32(to[0], w[0], x), _mm256_dpbusd_avx_epi32(to[1], w[1], x)]

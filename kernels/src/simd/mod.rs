@@ -323,6 +323,21 @@ pub trait Isa: Copy {
     }
 }
 
+/// Words that are made of intrinsics. The level's type proves that the processor has them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! words {
+    ($(fn $name:ident $(<$(const $c:ident: $ct:ty),*>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
+        #[inline(always)]
+        fn $name $(<$(const $c: $ct),*>)? (self, $($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: a value of the level's type proves that the processor has its instructions (`new`), and the
+            // loads and stores go through references to arrays of what they access, at any alignment.
+            unsafe { $body }
+        }
+    )*};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use words;
+
 /// The words on sixteen rows, for levels that hold them as two registers of eight.
 macro_rules! rows_of_two_registers {
     () => {

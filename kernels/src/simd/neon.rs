@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{Isa, rows_of_two_registers};
+use super::{Isa, rows_of_two_registers, words};
 
 /// NEON as it is everywhere.
 #[derive(Clone, Copy)]
@@ -17,19 +17,6 @@ impl Neon {
         Neon(())
     }
 }
-
-/// Words that are made of intrinsics. The level's type proves that the processor has them.
-macro_rules! words {
-    ($(fn $name:ident $(<$(const $c:ident: $ct:ty),*>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
-        #[inline(always)]
-        fn $name $(<$(const $c: $ct),*>)? (self, $($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: a value of the level's type proves that the processor has its instructions (`new`), and the
-            // loads and stores go through references to arrays of what they access, at any alignment.
-            unsafe { $body }
-        }
-    )*};
-}
-pub(super) use words;
 
 /// A word of a whole on both registers.
 macro_rules! both {

@@ -6,9 +6,9 @@ use core::arch::asm;
 
 use super::neon::{
     Bytes, Floats, Ints, Shorts, both, load, narrow_to_halves, neon_words, pairs, signed, times_scales,
-    transpose, widen_halves, words,
+    transpose, widen_halves,
 };
-use super::{Isa, rows_of_two_registers};
+use super::{Isa, rows_of_two_registers, words};
 
 /// NEON with dot products.
 #[derive(Clone, Copy)]

@@ -6,10 +6,10 @@ use core::arch::asm;
 
 use super::neon::{
     Bytes, Floats, Ints, Shorts, both, load, narrow_to_halves, neon_words, pairs, signed, times_scales,
-    transpose, widen_halves, words,
+    transpose, widen_halves,
 };
 use super::neon_dotprod::{dotprod_words, sdot};
-use super::{Isa, rows_of_two_registers};
+use super::{Isa, rows_of_two_registers, words};
 
 /// NEON with dot products and matrix products.
 #[derive(Clone, Copy)]

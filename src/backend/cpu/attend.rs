@@ -105,16 +105,16 @@ fn keep(
 
 /// The first failure of some tasks.
 #[derive(Default)]
-struct Failed(Mutex<Option<Error>>);
+pub(super) struct Failed(Mutex<Option<Error>>);
 
 impl Failed {
-    fn note<E: Into<Error>>(&self, result: std::result::Result<(), E>) {
+    pub fn note<E: Into<Error>>(&self, result: std::result::Result<(), E>) {
         if let Err(error) = result {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.into());
         }
     }
 
-    fn result(self) -> Result<()> {
+    pub fn result(self) -> Result<()> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }

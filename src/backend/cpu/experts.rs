@@ -6,6 +6,7 @@ use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
 use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
 use gristmill_kernels::{Mismatch, Output};
 
+use super::attend::Failed;
 use super::{Cpu, WORTH_SHARING, Workspace, grow, internal};
 use crate::Result;
 use crate::backend::{Act, Grouped, Slots};
@@ -85,7 +86,7 @@ impl Cpu<'_> {
         let per_task = all.div_ceil(16 * self.team.count()).next_multiple_of(PANEL_ROWS).max(PANEL_ROWS);
         let parts = expert_rows.div_ceil(per_task);
         let output = Output::new(&mut data, expert_rows)?;
-        let failed = Mutex::new(None);
+        let failed = Failed::default();
         let job = |task: usize, thread: usize| -> Option<()> {
             let (expert, run) = slots.runs.get(task / parts)?;
             let part = task % parts * per_task;
@@ -111,20 +112,15 @@ impl Cpu<'_> {
             let mut scratch = scratch.get(thread)?.lock().unwrap_or_else(PoisonError::into_inner);
             let done = columns
                 .and_then(|columns| multiply(self.level, weights.ty, bytes, columns, &mut scratch, window));
-            if let Err(mismatch) = done {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
+            failed.note(done);
             Some(())
         };
         self.team.run(parts * slots.runs.len(), &|task, thread| {
             if job(task, thread).is_none() {
-                let lost = Mismatch { what: "rows of an expert", expected: expert_rows, found: 0 };
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(lost);
+                failed.note(Err(Mismatch { what: "rows of an expert", expected: expert_rows, found: 0 }));
             }
         });
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
+        failed.result()?;
         add_biases(&mut data, bias.as_deref(), expert_rows, slots);
         self.put(act, data);
         Ok(act)

@@ -1,15 +1,19 @@
 //! Convolutions and recurrences, blocks of heads spread over the threads.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
-use gristmill_kernels::Output;
 use gristmill_kernels::recurrence::{self, Step};
-use gristmill_kernels::{scan, wkv};
+use gristmill_kernels::{Mismatch, Output, scan, wkv};
 
+use super::attend::Failed;
 use super::{Cpu, internal};
 use crate::Result;
 use crate::backend::{Act, Backend, Convolution, Recurrence, Scan, Wkv};
+
+/// Some columns of a token's row, of rows `width` wide.
+fn row<'a>(all: &'a [f32], token: usize, width: usize, columns: &Range<usize>) -> &'a [f32] {
+    all.get(token * width + columns.start..token * width + columns.end).unwrap_or_default()
+}
 
 impl Cpu<'_> {
     /// See [`crate::backend::Backend::columns`].
@@ -53,6 +57,24 @@ impl Cpu<'_> {
         Ok(act)
     }
 
+    /// Calls `job` for each block of a state, which has the shape `[rows, columns]`, with the block's columns of the results.
+    fn for_each_block(
+        &self,
+        state: &mut [f32],
+        (rows, columns): (usize, usize),
+        results: &Output<'_>,
+        job: impl Fn(Range<usize>, &mut [f32], &mut Output<'_>) -> Result<(), Mismatch> + Sync,
+    ) -> Result<()> {
+        let failed = Failed::default();
+        self.team.for_each_chunk(state, rows * columns, |block, state| {
+            let columns = block * columns..(block + 1) * columns;
+            // SAFETY: blocks have columns of their own, and each block is worked on once.
+            let mut out = unsafe { results.window(columns.clone()) };
+            failed.note(job(columns, state, &mut out));
+        });
+        failed.result()
+    }
+
     /// See [`crate::backend::Backend::recur`].
     pub(super) fn recur_heads(
         &mut self,
@@ -74,15 +96,9 @@ impl Cpu<'_> {
         let (act, mut data) = self.make(values.rows, heads * value_dim)?;
         let (q, k, v) = (self.read(queries), self.read(keys), self.read(values));
         let output = Output::new(&mut data, act.width)?;
-        let failed = Mutex::new(None);
-        self.team.for_each_chunk(state, key_dim * width, |chunk, state| {
-            let columns = chunk * width..(chunk + 1) * width;
+        self.for_each_block(state, (key_dim, width), &output, |columns, state, out| {
             let head = columns.start / value_dim;
             let key_columns = by.key_head(head) * key_dim..(by.key_head(head) + 1) * key_dim;
-            let row = |all, token: usize, width: usize, columns: &Range<usize>| {
-                let part = <[f32]>::get(all, token * width + columns.start..token * width + columns.end);
-                part.unwrap_or_default()
-            };
             let steps = (0..act.rows).map(|token| Step {
                 key: row(k, token, keys_width, &key_columns),
                 query: row(q, token, keys_width, &key_columns),
@@ -90,15 +106,8 @@ impl Cpu<'_> {
                 decay: decays.get(token * heads + head).copied().unwrap_or(f32::NAN),
                 rate: rates.get(token * heads + head).copied().unwrap_or(f32::NAN),
             });
-            // SAFETY: chunks have columns of their own, and each chunk is worked on once.
-            let mut out = unsafe { output.window(columns.clone()) };
-            if let Err(mismatch) = recurrence::recur(self.level, delta, state, steps, &mut out) {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        });
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
+            recurrence::recur(self.level, delta, state, steps, out)
+        })?;
         self.put(act, data);
         Ok(act)
     }
@@ -118,29 +127,16 @@ impl Cpu<'_> {
         let (act, mut data) = self.make(input.rows, channels)?;
         let [x, steps, b, c] = [input, steps, into, out_of].map(|act| self.read(act));
         let output = Output::new(&mut data, channels)?;
-        let failed = Mutex::new(None);
-        self.team.for_each_chunk(state, states * block, |chunk, state| {
-            let columns = chunk * block..(chunk + 1) * block;
-            let rates = rates.get(chunk * states * block..(chunk + 1) * states * block).unwrap_or_default();
-            let row = |all, token: usize, width: usize, columns: Range<usize>| {
-                let part = <[f32]>::get(all, token * width + columns.start..token * width + columns.end);
-                part.unwrap_or_default()
-            };
+        self.for_each_block(state, (states, block), &output, |columns, state, out| {
+            let rates = rates.get(columns.start * states..columns.end * states).unwrap_or_default();
             let tokens = (0..act.rows).map(|token| scan::Step {
-                x: row(x, token, channels, columns.clone()),
-                steps: row(steps, token, channels, columns.clone()),
-                b: row(b, token, states, 0..states),
-                c: row(c, token, states, 0..states),
+                x: row(x, token, channels, &columns),
+                steps: row(steps, token, channels, &columns),
+                b: row(b, token, states, &(0..states)),
+                c: row(c, token, states, &(0..states)),
             });
-            // SAFETY: chunks have columns of their own, and each chunk is worked on once.
-            let mut out = unsafe { output.window(columns.clone()) };
-            if let Err(mismatch) = scan::scan(self.level, rates, state, tokens, &mut out) {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        });
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
+            scan::scan(self.level, rates, state, tokens, out)
+        })?;
         self.put(act, data);
         Ok(act)
     }
@@ -158,34 +154,22 @@ impl Cpu<'_> {
         let (act, mut data) = self.make(first.rows, heads * dim)?;
         let inputs = inputs.map(|act| self.read(act));
         let output = Output::new(&mut data, act.width)?;
-        let failed = Mutex::new(None);
-        self.team.for_each_chunk(state, dim * block, |chunk, state| {
-            let columns = chunk * block..(chunk + 1) * block;
+        self.for_each_block(state, (dim, block), &output, |columns, state, out| {
             let head = columns.start / dim * dim..(columns.start / dim + 1) * dim;
             let steps = (0..act.rows).map(|token| {
-                let row = |all: &'_ [f32], columns: &Range<usize>| {
-                    token * act.width + columns.start..(token * act.width + columns.end).min(all.len())
-                };
                 let [receptance, decay, key, a, b, value] = inputs;
-                let of_head = |all| <[f32]>::get(all, row(all, &head)).unwrap_or_default();
+                let of_head = |all| row(all, token, act.width, &head);
                 wkv::Step {
                     receptance: of_head(receptance),
                     decay: of_head(decay),
                     key: of_head(key),
                     a: of_head(a),
                     b: of_head(b),
-                    value: value.get(row(value, &columns)).unwrap_or_default(),
+                    value: row(value, token, act.width, &columns),
                 }
             });
-            // SAFETY: chunks have columns of their own, and each chunk is worked on once.
-            let mut out = unsafe { output.window(columns.clone()) };
-            if let Err(mismatch) = wkv::wkv(self.level, state, steps, &mut out) {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        });
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
-        }
+            wkv::wkv(self.level, state, steps, out)
+        })?;
         self.put(act, data);
         Ok(act)
     }

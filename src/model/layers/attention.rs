@@ -165,6 +165,13 @@ impl SelfAttention {
         self.spec.shape.sees = window.map_or(Sees::Past, Sees::Last);
     }
 
+    /// As [`SelfAttention::see_window`], with the angles of [`crate::model::rope::Rope::load_with_windows`]: a layer with a
+    /// window turns by the decoder's second ones.
+    pub fn turn_in_window(&mut self, window: Option<usize>) {
+        self.see_window(window);
+        self.rope = Some(usize::from(window.is_some()));
+    }
+
     /// Lets scores fall with the distance instead of turning queries and keys (ALiBi: Press, Smith and Lewis 2022); the
     /// slopes are powers of two from `2^-bias` up.
     pub fn fall_with_distance(&mut self, bias: f32) {

@@ -4,55 +4,15 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use gristmill::Error;
 use gristmill::generate::{ChatOptions, Sampler, SamplerOptions, StepperOptions};
-use gristmill::gguf::{Array, Gguf, Metadata, Strings, Value, Writer};
+use gristmill::gguf::{Array, Gguf, Metadata, Strings, Value};
 use gristmill::model::ModelOptions;
 use gristmill::text::EncodeOptions;
-use gristmill::{Error, Result};
 use gristmill_kernels::quant::GgmlType;
 
+use crate::models::Parts;
 use crate::{memory, models};
-
-/// A file taken apart.
-#[derive(Clone)]
-struct Parts {
-    metadata: Metadata,
-    tensors: Vec<Tensor>,
-}
-
-#[derive(Clone)]
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    ty: GgmlType,
-    bytes: Vec<u8>,
-}
-
-impl Parts {
-    fn of(file: &[u8]) -> Self {
-        let gguf = Gguf::parse(file).unwrap();
-        let tensors = gguf.tensors.iter().map(|tensor| Tensor {
-            name: tensor.name.clone(),
-            shape: tensor.shape().to_vec(),
-            ty: tensor.ty,
-            bytes: file[tensor.range.start as usize..tensor.range.end as usize].to_vec(),
-        });
-        Parts { tensors: tensors.collect(), metadata: gguf.metadata }
-    }
-
-    /// The file again; an error where the writer, too, knows better.
-    fn file(&self) -> Result<Vec<u8>> {
-        let mut writer = Writer::new(self.metadata.clone())?;
-        for tensor in &self.tensors {
-            writer.tensor(&tensor.name, &tensor.shape, tensor.ty)?;
-        }
-        let mut data = writer.start(Vec::new())?;
-        for tensor in &self.tensors {
-            data.write(&tensor.name, &tensor.bytes)?;
-        }
-        data.finish()
-    }
-}
 
 /// Marsaglia's xorshift: the same attacks on every machine.
 struct Random(u64);
