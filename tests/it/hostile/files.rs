@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gristmill::Error;
 use gristmill::generate::{ChatOptions, Sampler, SamplerOptions, StepperOptions};
-use gristmill::gguf::{Array, Gguf, Metadata, Strings, Value};
+use gristmill::gguf::{Array, Gguf, Strings, Value};
 use gristmill::model::ModelOptions;
 use gristmill::text::EncodeOptions;
 use gristmill_kernels::quant::GgmlType;
