@@ -323,7 +323,12 @@ fn damaged_tables_are_errors() {
     length(with(&|m| m.set("tokenizer.ggml.token_type", vec![1_i32; 3])), "tokenizer.ggml.token_type");
     length(with(&|m| m.set("tokenizer.ggml.tokens", Strings::new())), "tokenizer.ggml.tokens");
     assert!(matches!(with(&|m| m.set("tokenizer.ggml.tokens", 7_u32)), Err(Error::MetadataType { .. })));
-    assert!(matches!(with(&|m| m.set("tokenizer.ggml.model", "gpt2")), Err(Error::MetadataMissing { .. })));
+    // Byte pairs without merges.
+    let byte_pairs = with(&|m| {
+        m.set("tokenizer.ggml.model", "gpt2");
+        m.set("tokenizer.ggml.pre", "gpt-2");
+    });
+    assert!(matches!(byte_pairs, Err(Error::MetadataMissing { key: "tokenizer.ggml.merges", .. })));
 
     let mut charsmap = metadata(&data("unigram.gguf"));
     charsmap.set("tokenizer.ggml.precompiled_charsmap", vec![8_u8, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
