@@ -192,6 +192,10 @@ impl Backend for OverCpu<'_> {
         self.cpu.select(x, rows)
     }
 
+    fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act> {
+        self.cpu.write(width, numbers)
+    }
+
     fn read(&self, x: Act) -> &[f32] {
         self.cpu.read(x)
     }

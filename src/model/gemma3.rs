@@ -11,6 +11,14 @@ use crate::backend::{Activation, Pairing};
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
+    Ok(Box::new(decoder(loader, Heads::load)?))
+}
+
+/// The layers, with attention of the heads that `heads` reads.
+pub(super) fn decoder(
+    loader: &Loader<'_>,
+    heads: fn(&Loader<'_>, usize, usize) -> Result<Heads>,
+) -> Result<Decoder> {
     let sizes = Sizes::load(loader)?;
     let width = sizes.width;
     let dim = Heads::load(loader, 0, width)?.shape.key_dim;
@@ -18,7 +26,7 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let (local, _) = Rope::unscaled(loader, Pairing::Halves, turned, "rope.freq_base_swa", 10_000.0)?;
     let ropes = vec![Rope::load(loader, Pairing::Halves, dim)?, local];
     let block = |layer| {
-        let heads = Heads::load(loader, layer, width)?;
+        let heads = heads(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
         let window = loader.window(layer, 6)?;
         attention.see_window(window);
@@ -31,9 +39,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
         Block::new(loader, layer, width, Norms::Rms, attention, feed_forward)?
             .with_post_norms(loader, layer, width)
     };
-    Ok(Box::new(Decoder {
+    Ok(Decoder {
         embedding_scale: libm::sqrtf(width as f32),
         logit_cap: loader.optional_float("final_logit_softcapping")?.filter(|&cap| cap > 0.0),
         ..Decoder::load(loader, sizes, Norms::Rms, ropes, block)?
-    }))
+    })
 }
