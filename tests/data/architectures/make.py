@@ -31,6 +31,8 @@ def no_vocabulary(self):
     """The tests give token ids: the files need no tokenizer."""
     self.gguf_writer.add_tokenizer_model("none")
     self.gguf_writer.add_vocab_size(VOCABULARY)
+    if types := self.hparams.get("type_vocab_size"):
+        self.gguf_writer.add_token_type_count(types)
 
 
 def subclasses(cls):
