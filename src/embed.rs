@@ -346,7 +346,7 @@ impl Embedder {
                 Pooling::Rank => network.rank(&mut pass, pooled)?.ok_or(Error::PoolingAbsent {
                     architecture,
                     pooling: pooling.name(),
-                    expected: "its file has no head that gives scores; choose mean, cls, last or none",
+                    expected: "scores take a head (`cls.output`) that it lacks; choose mean, cls, last or none",
                 })?,
                 _ => network.project(&mut pass, pooled)?,
             };

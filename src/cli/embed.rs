@@ -58,9 +58,6 @@ pub fn run(args: &Embed, common: &Common) -> Done {
         options = options.pooling(pooling);
     }
     let mut embedder = model.embedder(options)?;
-    if asked.is_none() && model.pooling()?.is_none() {
-        note(format_args!("note: the model's file names no pooling; taking `{}`", embedder.pooling()));
-    }
     let interrupt = Interrupt::new(embedder.cancel_handle());
     let embedding = interrupt.during(|| match &ids {
         Some(ids) => embedder.embed_tokens(ids),
@@ -70,5 +67,9 @@ pub fn run(args: &Embed, common: &Common) -> Done {
         let failed = |error| npy::failed(&args.out, error);
         out.write_all(&npy::header(embedding.rows().len(), embedding.width())).map_err(failed)?;
         npy::write_row(out, embedding.values()).map_err(failed)
-    })
+    })?;
+    if asked.is_none() && model.pooling()?.is_none() {
+        note(format_args!("note: the model's file names no pooling; taking `{}`", embedder.pooling()));
+    }
+    Ok(())
 }
