@@ -1,4 +1,4 @@
-//! What one thread of this machine can do at most: read a mapped file, multiply bytes, multiply floats.
+//! What this machine can do at most: read a mapped file, multiply bytes, multiply floats.
 
 /// Names and figures; empty where nothing is known of the processor.
 #[cfg(not(target_arch = "x86_64"))]
@@ -7,10 +7,10 @@ pub fn measure() -> Vec<(&'static str, String)> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use avx2::measure;
+pub use x86::measure;
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
+mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
     use std::io::Write;
@@ -35,26 +35,42 @@ mod avx2 {
             let rates = (0..RUNS).map(|_| rate(work));
             format!("{:.1}", rates.fold(0.0, f64::max) / 1e9)
         };
-        let read = best(&|| {
-            // SAFETY: the processor was just found to have AVX2 and FMA.
-            unsafe { read(&map) };
-            map.len() as f64
-        });
+        let shared = |threads: usize| {
+            best(&|| {
+                std::thread::scope(|scope| {
+                    for part in map.chunks(map.len() / threads) {
+                        // SAFETY: the processor was just found to have AVX2 and FMA.
+                        scope.spawn(|| unsafe { read(part) });
+                    }
+                });
+                map.len() as f64
+            })
+        };
+        let mut limits = vec![
+            ("reading a mapped file, AVX2 loads with prefetch, GB/s", shared(1)),
+            ("the same, two threads, GB/s", shared(2)),
+        ];
         let bytes = best(&|| {
             // SAFETY: the processor was just found to have AVX2 and FMA.
             unsafe { multiply_bytes() };
             (LOOPS * 8 * 32) as f64
         });
+        limits.push(("byte multiplications, AVX2 (maddubs and add16 in registers), GMAC/s", bytes));
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+            let bytes = best(&|| {
+                // SAFETY: the processor was just found to have AVX-512 and VNNI.
+                unsafe { multiply_bytes_by_fours() };
+                (LOOPS * 10 * 64) as f64
+            });
+            limits.push(("byte multiplications, AVX-512 (vpdpbusd in registers), GMAC/s", bytes));
+        }
         let floats = best(&|| {
             // SAFETY: the processor was just found to have AVX2 and FMA.
             unsafe { multiply_floats() };
             (LOOPS * 10 * 8) as f64
         });
-        vec![
-            ("reading a mapped file, AVX2 loads with prefetch, GB/s", read),
-            ("byte multiplications (maddubs and add16 in registers), GMAC/s", bytes),
-            ("float multiplications (fma in registers), GMAC/s", floats),
-        ]
+        limits.push(("float multiplications, AVX2 (fma in registers), GMAC/s", floats));
+        limits
     }
 
     /// What `work` counts, by second.
@@ -107,6 +123,21 @@ mod avx2 {
             let b = *black_box(&b);
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a[i % 4], b[i / 4]));
+            }
+        }
+        black_box(sums);
+    }
+
+    /// Ten multiplications of 64 bytes each a loop, added by fours to integers of 32 bits.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn multiply_bytes_by_fours() {
+        let mut sums = [_mm512_setzero_si512(); 10];
+        let a = _mm512_set1_epi8(black_box(3));
+        for _ in 0..LOOPS {
+            // Read anew in each loop: the compiler does not know that it is always the same.
+            let b = *black_box(&_mm512_set1_epi8(-1));
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
             }
         }
         black_box(sums);

@@ -69,7 +69,7 @@ fn main() {
     };
     let began = Instant::now();
     println!("{}\n", about(level));
-    println!("| limit of one thread | |\n|---|---:|");
+    println!("| limit, of one thread where not said | |\n|---|---:|");
     for (what, figure) in limits::measure() {
         println!("| {what} | {figure} |");
     }

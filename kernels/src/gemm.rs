@@ -87,12 +87,14 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
             return;
         }
         let fours = self.x.count().div_ceil(INTERLEAVED);
+        // Made once: clearing it for each tile takes longer than a superblock.
+        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; 2]; SPAN / 256];
         let mut four = 0;
         while four < fours {
             four += if I::COLUMNS == 8 && fours - four >= 2 {
-                self.tile::<I, 2>(isa, four)
+                self.tile::<I, 2>(isa, four, &mut values)
             } else {
-                self.tile::<I, 1>(isa, four)
+                self.tile::<I, 1>(isa, four, &mut values)
             };
         }
     }
@@ -100,62 +102,68 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
 
 /// A register for each of `F` times four columns.
 type Tile<T, const F: usize> = [[T; INTERLEAVED]; F];
+/// The values of a span's superblocks in the columns of a tile; 0 where the span is shorter.
+type Values<T> = [Tile<T, 2>; SPAN / 256];
 
 impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
     /// Multiplies with `F` times four columns, from the four `four` on; gives `F`.
     #[inline(always)]
-    fn tile<I: Isa, const F: usize>(&mut self, isa: I, four: usize) -> usize {
+    fn tile<I: Isa, const F: usize>(
+        &mut self,
+        isa: I,
+        four: usize,
+        values: &mut Values<I::RowFloats>,
+    ) -> usize {
         let Place { row, rows, start } = self.place;
         let (first, count) = (INTERLEAVED * four, self.x.count());
-        let x: [_; F] = core::array::from_fn(|f| self.x.four(four + f, start, self.panel.len));
-        let mut acc = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
-        if start != 0 {
-            for (column, acc) in (first..count).zip(acc.as_flattened_mut()) {
-                let from = &self.out.column(column)[row..][..rows];
-                *acc = match from.first_chunk() {
-                    Some(all) => isa.row_floats(all),
-                    None => {
-                        let mut sums = [0.0; ROWS];
-                        sums[..rows].copy_from_slice(from);
-                        isa.row_floats(&sums)
-                    }
-                };
-            }
+        // Not `from_fn`, which would copy them from place to place on the stack.
+        let mut x = [self.x.four(four, start, self.panel.len); F];
+        for (f, x) in x.iter_mut().enumerate().skip(1) {
+            *x = self.x.four(four + f, start, self.panel.len);
         }
-        if self.panel.kind.superblocks {
-            self.superblocks(isa, &x, &mut acc);
-        } else {
-            self.scaled(isa, &x, &mut acc);
+        // Columns are far apart: the results' lines come while the span is multiplied.
+        for column in first..count.min(first + INTERLEAVED * F) {
+            isa.prefetch(self.out.column(column)[row..].as_ptr().cast(), 0);
         }
-        for (column, &acc) in (first..count).zip(acc.as_flattened()) {
+        let sums = match self.panel.kind.superblocks {
+            true => self.superblocks(isa, &x, values),
+            false => self.scaled(isa, &x),
+        };
+        for (column, &sum) in (first..count).zip(sums.as_flattened()) {
             let to = &mut self.out.column(column)[row..][..rows];
+            let mut before = isa.splat_row_floats(0.0);
             if let Some(all) = to.first_chunk_mut() {
-                isa.store_row_floats(acc, all);
+                if start != 0 {
+                    before = isa.row_floats(all);
+                }
+                isa.store_row_floats(isa.add_row_floats(before, sum), all);
             } else {
-                let mut sums = [0.0; ROWS];
-                isa.store_row_floats(acc, &mut sums);
-                to.copy_from_slice(&sums[..rows]);
+                let mut all = [0.0; ROWS];
+                if start != 0 {
+                    all[..rows].copy_from_slice(to);
+                    before = isa.row_floats(&all);
+                }
+                isa.store_row_floats(isa.add_row_floats(before, sum), &mut all);
+                to.copy_from_slice(&all[..rows]);
             }
         }
         F
     }
 
-    /// Adds the span's superblocks to `acc`.
+    /// The sums of the span's superblocks.
     #[inline(always)]
     fn superblocks<I: Isa, const F: usize>(
         &self,
         isa: I,
         x: &[Four<'_>; F],
-        acc: &mut Tile<I::RowFloats, F>,
-    ) {
+        values: &mut Values<I::RowFloats>,
+    ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
         let groups = 256 / kind.group;
         let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
         if STEPS == 0 {
             widen(isa, x, &mut wide);
         }
-        // The value of each of a span's superblocks; they live in the first-level cache.
-        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; SPAN / 256];
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
@@ -201,13 +209,15 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 }
             }
         }
+        let mut total = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
         for f in 0..F {
             for c in 0..INTERLEAVED {
                 let first = isa.add_row_floats(values[0][f][c], values[1][f][c]);
                 let second = isa.add_row_floats(values[2][f][c], values[3][f][c]);
-                acc[f][c] = isa.add_row_floats(acc[f][c], isa.add_row_floats(first, second));
+                total[f][c] = isa.add_row_floats(first, second);
             }
         }
+        total
     }
 
     /// The products of a superblock's `PAIRS` pairs of group minimums with the activations' sums.
@@ -225,7 +235,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             for c in 0..INTERLEAVED {
                 let (of_16, of_32) = (sums[c].of_16.as_chunks::<2>().0, sums[c].of_32.as_chunks::<2>().0);
                 for pair in 0..PAIRS {
-                    let sums = if PAIRS == 8 { of_16[pair] } else { of_32[pair] };
+                    let sums = if PAIRS == 8 { &of_16[pair] } else { &of_32[pair] };
                     mins[f][c] = isa.add_pairs(mins[f][c], &group_mins[pair], sums);
                 }
             }
@@ -233,9 +243,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         mins
     }
 
-    /// Adds the span's parts to `total`.
+    /// The sums of the span's parts.
     #[inline(always)]
-    fn scaled<I: Isa, const F: usize>(&self, isa: I, x: &[Four<'_>; F], total: &mut Tile<I::RowFloats, F>) {
+    fn scaled<I: Isa, const F: usize>(&self, isa: I, x: &[Four<'_>; F]) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
         let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
         if STEPS == 0 {
@@ -263,8 +273,12 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             let acc = &mut parts[part % 8];
             for f in 0..F {
                 for c in 0..INTERLEAVED {
-                    let offset = isa.splat_rows(sums[f][c].wrapping_mul(kind.offset));
-                    let dot = isa.row_ints_to_floats(isa.sub_rows(dots[f][c], offset));
+                    let mut dot = dots[f][c];
+                    // Wide codes have none.
+                    if STEPS != 0 {
+                        dot = isa.sub_rows(dot, isa.splat_rows(sums[f][c].wrapping_mul(kind.offset)));
+                    }
+                    let dot = isa.row_ints_to_floats(dot);
                     let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
                     acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
                 }
@@ -284,9 +298,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 for (a, b) in [(0, 4), (2, 6), (1, 5), (3, 7), (0, 2), (1, 3), (0, 1)] {
                     parts[a][f][c] = isa.add_row_floats(parts[a][f][c], parts[b][f][c]);
                 }
-                total[f][c] = isa.add_row_floats(total[f][c], parts[0][f][c]);
             }
         }
+        parts[0]
     }
 
     /// The microkernel: `STEPS` times four weights of sixteen rows times `F` times four columns, the `chunk`-th of the
@@ -319,7 +333,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             for pair in 0..2 {
                 for f in 0..F {
                     for c in 0..INTERLEAVED {
-                        dots[f][c] = isa.add_pairs(dots[f][c], &w[quad][pair], x[f][quad][c][pair]);
+                        dots[f][c] = isa.add_pairs(dots[f][c], &w[quad][pair], &x[f][quad][c][pair]);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Panel, ROWS, Unpack, UnpackFloats};
+use crate::tile::{FLOAT_ROWS, Fetch, Panel, ROWS, Unpack, UnpackFloats};
 use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
@@ -96,6 +96,24 @@ struct Product<'a, 'o> {
     out: Output<'o>,
 }
 
+/// What a panel is made of: `count` blocks, from block `first` on, of each of `rows`.
+struct Span<'a, B> {
+    /// The number of the first row.
+    row: usize,
+    rows: &'a [B],
+    first: usize,
+    count: usize,
+}
+
+/// The spans of all rows, `height` rows of up to `span` blocks at a time.
+fn spans<B>(rows: &[B], row_blocks: usize, height: usize, span: usize) -> impl Iterator<Item = Span<'_, B>> {
+    let panels = (0..).step_by(height).zip(rows.chunks(height * row_blocks));
+    panels.flat_map(move |(row, rows)| {
+        let firsts = (0..row_blocks).step_by(span);
+        firsts.map(move |first| Span { row, rows, first, count: span.min(row_blocks - first) })
+    })
+}
+
 /// A path of integer products: row by row for few columns, panel by panel for more.
 macro_rules! integer_path {
     ($path:ident, $block:path, $rows:ident, $panel:ident) => {
@@ -106,15 +124,15 @@ macro_rules! integer_path {
                 level.run($rows { rows, row_blocks, x, out: &mut self.out });
                 return Ok(());
             }
-            let span = SPAN / B::LEN;
-            for (row, rows) in (0..).step_by(ROWS).zip(rows.chunks(ROWS * row_blocks)) {
-                for first in (0..row_blocks).step_by(span) {
-                    let count = span.min(row_blocks - first);
-                    let scratch = &mut *self.scratch;
-                    let panel = level.run($panel(Unpack { rows, row_blocks, first, count, scratch }))?;
-                    let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-                    gemm::multiply(level, &panel, x, place, &mut self.out);
+            let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
+            while let Some(Span { row, rows, first, count }) = spans.next() {
+                let scratch = &mut *self.scratch;
+                let panel = level.run($panel(Unpack { rows, row_blocks, first, count, scratch }))?;
+                if let Some(&Span { rows, first, count, .. }) = spans.peek() {
+                    level.run(Fetch { rows, row_blocks, first, count });
                 }
+                let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
+                gemm::multiply(level, &panel, x, place, &mut self.out);
             }
             Ok(())
         }
@@ -132,16 +150,12 @@ impl Product<'_, '_> {
             level.run(PlainRows { rows, row_blocks, x, out: &mut self.out });
             return Ok(());
         }
-        let span = SPAN / B::LEN;
-        for (row, rows) in (0..).step_by(FLOAT_ROWS).zip(rows.chunks(FLOAT_ROWS * row_blocks)) {
-            for first in (0..row_blocks).step_by(span) {
-                let count = span.min(row_blocks - first);
-                let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-                let padded = (count * B::LEN).next_multiple_of(32);
-                let panel = &mut self.scratch[..place.rows * padded];
-                level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
-                gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);
-            }
+        for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
+            let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
+            let padded = (count * B::LEN).next_multiple_of(32);
+            let panel = &mut self.scratch[..place.rows * padded];
+            level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
+            gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);
         }
         Ok(())
     }

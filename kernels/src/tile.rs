@@ -216,43 +216,50 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
         for block in 0..self.count {
             for half in 0..2 {
                 let row = |i: usize| &rows[8 * half + i][block];
-                let mut scales = eight(isa, |i| row(i).scale());
+                let mut floats = eight(isa, |i| row(i).scale());
                 if B::UNIT != 1.0 {
-                    scales = isa.mul(scales, isa.splat(B::UNIT));
+                    floats = isa.mul(floats, isa.splat(B::UNIT));
                 }
-                isa.store(scales, &mut panel.scales[block].as_chunks_mut().0[half]);
+                isa.store(floats, &mut panel.scales[block].as_chunks_mut().0[half]);
                 if B::MINS {
                     let mins = isa.mul(eight(isa, |i| row(i).min_scale()), isa.splat(-1.0));
                     isa.store(mins, &mut panel.mins[block].as_chunks_mut().0[half]);
                 }
-                let mut group_scales = [[0; 16]; 8];
-                for (i, of_row) in group_scales.iter_mut().enumerate() {
-                    *of_row = integers(row(i).group_scales());
-                    let row_at = 8 * half + i;
-                    if !kind.wide {
-                        for (at, &scale) in
-                            panel.group_scales[groups * block..].iter_mut().zip(&of_row[..groups])
-                        {
-                            at[row_at] = [scale; 2];
-                        }
+                // Rows of two integers for each place, dealt to the places like codes: the compiler's own way to write
+                // them one by one takes as long as all codes.
+                let (mut scales, mut pairs) = ([[0; 16]; 8], [[0; 16]; 8]);
+                for i in 0..8 {
+                    scales[i] = integers(row(i).group_scales());
+                    if B::MINS {
+                        pairs[i] = integers(row(i).group_mins());
+                    } else if kind.has_group_mins() {
+                        pairs[i] = scales[i].map(|scale| scale * kind.offset as i16);
                     }
-                    if kind.has_group_mins() {
-                        let (mins, factor) = if B::MINS {
-                            (integers(row(i).group_mins()), 1)
-                        } else {
-                            (*of_row, kind.offset as i16)
-                        };
-                        let pairs = mins[..groups].as_chunks::<2>().0;
-                        for (at, pair) in panel.group_mins[groups / 2 * block..].iter_mut().zip(pairs) {
-                            at[row_at] = pair.map(|min| min * factor);
+                }
+                if !kind.wide {
+                    let places = &mut panel.group_scales[groups * block..][..groups];
+                    for (of_eight, places) in places.chunks_exact_mut(8).enumerate() {
+                        let mut rows = [isa.splat_byte(0); 8];
+                        for (row, scales) in rows.iter_mut().zip(&scales) {
+                            let scales = &scales.as_chunks::<8>().0[of_eight];
+                            *row = isa.bytes(&bytemuck::cast(scales.map(|scale| [scale; 2])));
                         }
+                        put(isa, bytemuck::cast_slice_mut(places), half, rows);
                     }
+                }
+                if kind.has_group_mins() {
+                    let mut rows = [isa.splat_byte(0); 8];
+                    for (row, pairs) in rows.iter_mut().zip(&pairs) {
+                        *row = isa.bytes(&bytemuck::cast(*pairs));
+                    }
+                    let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
+                    put(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
                 for part in 0..8 {
                     let codes = codes_of!(isa, row, part);
                     let scales = kind.wide.then(|| {
                         let of_16 = |i| 16 * i / B::GROUP;
-                        group_scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
+                        scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
                     });
                     panel.put_codes(isa, 8 * block + part, half, codes, scales);
                 }
@@ -268,6 +275,28 @@ fn integers(groups: Groups) -> [i16; 16] {
     match groups {
         Groups::Of16(groups) => groups.map(i16::from),
         Groups::Of32(groups) => core::array::from_fn(|i| if i < 8 { i16::from(groups[i]) } else { 0 }),
+    }
+}
+
+/// Has the memory bring what a panel is unpacked from: its rows are too short for the processor to see them coming.
+pub(crate) struct Fetch<'a, B> {
+    pub rows: &'a [B],
+    pub row_blocks: usize,
+    pub first: usize,
+    pub count: usize,
+}
+
+impl<B: Block> Task for Fetch<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in self.rows.chunks_exact(self.row_blocks) {
+            let blocks = &row[self.first..][..self.count];
+            for line in (0..size_of_val(blocks)).step_by(64) {
+                isa.prefetch(blocks.as_ptr().cast(), line);
+            }
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! In the place of `ggml.rs` where the feature `ggml` is off: there is no such backend.
 #![forbid(unsafe_code)]
 
-use super::Backend;
-use super::cpu::Cpu;
+use super::Matrix;
 use crate::{Error, Result};
 
 /// No value of it can be made.
@@ -14,7 +13,7 @@ impl Ggml {
         Err(Error::BackendAbsent { asked: "ggml".to_owned(), hint })
     }
 
-    pub fn pass<R>(&self, _cpu: Cpu<'_>, _pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+    pub fn multiply(&self, _weights: &Matrix, _x: &[f32], _out: &mut [f32]) -> Result<bool> {
         match *self {}
     }
 }

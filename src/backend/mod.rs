@@ -59,7 +59,7 @@ impl BackendKind {
     }
 }
 
-/// A backend as a model keeps it, from pass to pass.
+/// Whose loops multiply the matrices of a model.
 pub(crate) enum Engine {
     Cpu,
     Ggml(ggml::Ggml),
@@ -81,11 +81,12 @@ impl Engine {
         }
     }
 
-    /// Does a pass: on `cpu`, or on what this engine puts over it.
-    pub fn pass<R>(&self, mut cpu: cpu::Cpu<'_>, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+    /// Has another's loops write the product of `weights` with each row of `x` into `out`; false where that is left to
+    /// our own.
+    fn multiply(&self, weights: &Matrix, x: &[f32], out: &mut [f32]) -> Result<bool> {
         match self {
-            Engine::Cpu => pass(&mut cpu),
-            Engine::Ggml(ggml) => ggml.pass(cpu, pass),
+            Engine::Cpu => Ok(false),
+            Engine::Ggml(ggml) => ggml.multiply(weights, x, out),
         }
     }
 }

@@ -551,7 +551,7 @@ impl Model {
     /// Does a pass on the model's backend and threads.
     pub(crate) fn pass<R>(&self, work: &mut Workspace, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
         let Inner { engine, threads, level, .. } = &*self.0;
-        threads.enter(|team| engine.pass(Cpu::new(*level, team, work), pass))
+        threads.enter(|team| pass(&mut Cpu::new(*level, engine, team, work)))
     }
 
     /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.

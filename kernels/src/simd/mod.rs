@@ -235,7 +235,7 @@ pub trait Isa: Copy {
     /// Row by row difference, wrapping.
     fn sub_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts;
     /// Adds the products of each row's two integers and the two of `x`.
-    fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: [i16; 2]) -> Self::RowInts;
+    fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: &[i16; 2]) -> Self::RowInts;
     /// Each integer as the nearest float, ties to even.
     fn row_ints_to_floats(self, a: Self::RowInts) -> Self::RowFloats;
     /// A float of each row from memory.
@@ -342,8 +342,8 @@ macro_rules! rows_of_two_registers {
             [self.sub_ints(a[0], b[0]), self.sub_ints(a[1], b[1])]
         }
         #[inline(always)]
-        fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: [i16; 2]) -> Self::RowInts {
-            let (x, w) = (self.splat_pair(x), w.as_flattened().as_chunks::<16>().0);
+        fn add_pairs(self, to: Self::RowInts, w: &[[i16; 2]; 16], x: &[i16; 2]) -> Self::RowInts {
+            let (x, w) = (self.splat_pair(*x), w.as_flattened().as_chunks::<16>().0);
             [
                 self.add_dot_shorts(to[0], self.shorts(&w[0]), x),
                 self.add_dot_shorts(to[1], self.shorts(&w[1]), x),

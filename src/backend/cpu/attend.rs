@@ -269,7 +269,7 @@ mod tests {
     use super::super::Workspace;
     use super::super::threads::Threads;
     use super::*;
-    use crate::backend::{LayerShape, Sees};
+    use crate::backend::{Engine, LayerShape, Sees};
 
     const HEADS: usize = 4;
     const SHAPE: LayerShape = LayerShape { heads: 2, key_dim: 6, value_dim: 5, sees: Sees::Past };
@@ -295,7 +295,7 @@ mod tests {
         for &batch in batches.iter().cycle() {
             let positions = start..(start + batch).min(len);
             threads.enter(|team| {
-                let mut cpu = Cpu::new(Level::detect(), team, &mut work);
+                let mut cpu = Cpu::new(Level::detect(), &Engine::Cpu, team, &mut work);
                 let [q, k, v] = [0, 1, 2].map(|which| {
                     let rows: Vec<f32> = positions.clone().flat_map(|pos| row(which, pos)).collect();
                     let (act, mut data) = cpu.make(positions.len(), rows.len() / positions.len()).unwrap();

@@ -17,8 +17,8 @@ use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Grouped, Map, Mark, Matrix, Norm, Recurrence,
-    Scan, Slots, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Convolution, Engine, Grouped, Map, Mark, Matrix, Norm,
+    Recurrence, Scan, Slots, Turns, Wkv,
 };
 use crate::{Error, Result};
 use threads::Team;
@@ -47,6 +47,7 @@ struct Quantized {
 /// The operations of one pass.
 pub(crate) struct Cpu<'a> {
     level: Level,
+    engine: &'a Engine,
     team: &'a Team<'a>,
     work: &'a mut Workspace,
     /// Slots in use.
@@ -54,10 +55,10 @@ pub(crate) struct Cpu<'a> {
 }
 
 impl<'a> Cpu<'a> {
-    pub fn new(level: Level, team: &'a Team<'a>, work: &'a mut Workspace) -> Self {
+    pub fn new(level: Level, engine: &'a Engine, team: &'a Team<'a>, work: &'a mut Workspace) -> Self {
         work.quantized.of = None;
         work.scratch.resize_with(team.count(), Mutex::default);
-        Cpu { level, team, work, used: 0 }
+        Cpu { level, engine, team, work, used: 0 }
     }
 
     /// A new matrix and its numbers, whatever they are: the caller writes all of them.
@@ -182,6 +183,47 @@ impl<'a> Cpu<'a> {
         quantized.of = Some((x, form));
         Ok(())
     }
+
+    /// Writes the products of `weights` with the rows of `x` into `out`, rows of weights shared among the threads.
+    fn multiply(&mut self, weights: &Matrix, x: Act, out: &mut [f32]) -> Result<()> {
+        let form =
+            product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
+        self.quantize(x, form)?;
+        self.make_scratch(SCRATCH_LEN)?;
+        let Workspace { slots, quantized, scratch, .. } = &*self.work;
+        let columns = match form {
+            Form::Floats => {
+                Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
+            }
+            _ => {
+                let layout = Layout::new(form, x.width, x.rows)?;
+                Columns::quantized(layout, &quantized.codes, &quantized.scales, &quantized.sums)?
+            }
+        };
+        let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
+        // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
+        let per_task =
+            weights.rows.div_ceil(16 * self.team.count()).next_multiple_of(PANEL_ROWS).max(PANEL_ROWS);
+        let output = Output::new(out, weights.rows)?;
+        let failed = Mutex::new(None);
+        self.team.run(weights.rows.div_ceil(per_task), &|task, thread| {
+            let rows = task * per_task..((task + 1) * per_task).min(weights.rows);
+            let Some(bytes) = weights.bytes().get(rows.start * row_bytes..rows.end * row_bytes) else {
+                return;
+            };
+            // SAFETY: tasks have rows of their own, and each task runs once.
+            let window = unsafe { output.window(rows) };
+            let Some(scratch) = scratch.get(thread) else { return };
+            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(mismatch) = multiply(self.level, weights.ty, bytes, columns, &mut scratch, window) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
+            }
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(mismatch) => Err(mismatch.into()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Makes `data` at least `len` long.
@@ -228,42 +270,9 @@ impl Backend for Cpu<'_> {
     }
 
     fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
-        let form =
-            product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
-        self.quantize(x, form)?;
-        self.make_scratch(SCRATCH_LEN)?;
         let (act, mut data) = self.make(x.rows, weights.rows)?;
-        let Workspace { slots, quantized, scratch, .. } = &*self.work;
-        let columns = match form {
-            Form::Floats => {
-                Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
-            }
-            _ => {
-                let layout = Layout::new(form, x.width, x.rows)?;
-                Columns::quantized(layout, &quantized.codes, &quantized.scales, &quantized.sums)?
-            }
-        };
-        let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
-        // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
-        let per_task =
-            weights.rows.div_ceil(16 * self.team.count()).next_multiple_of(PANEL_ROWS).max(PANEL_ROWS);
-        let output = Output::new(&mut data, weights.rows)?;
-        let failed = Mutex::new(None);
-        self.team.run(weights.rows.div_ceil(per_task), &|task, thread| {
-            let rows = task * per_task..((task + 1) * per_task).min(weights.rows);
-            let Some(bytes) = weights.bytes().get(rows.start * row_bytes..rows.end * row_bytes) else {
-                return;
-            };
-            // SAFETY: tasks have rows of their own, and each task runs once.
-            let window = unsafe { output.window(rows) };
-            let Some(scratch) = scratch.get(thread) else { return };
-            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(mismatch) = multiply(self.level, weights.ty, bytes, columns, &mut scratch, window) {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).replace(mismatch);
-            }
-        });
-        if let Some(mismatch) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(mismatch.into());
+        if !self.engine.multiply(weights, self.read(x), &mut data)? {
+            self.multiply(weights, x, &mut data)?;
         }
         self.put(act, data);
         self.add_bias(act, bias)?;
