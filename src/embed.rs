@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheType};
+use crate::backend::{Cache, CacheType, CacheTypes};
 use crate::generate::CancelHandle;
 use crate::model::Model;
 use crate::model::pass::Pass;
@@ -61,11 +61,12 @@ pub struct EmbedOptions {
     pooling: Option<Pooling>,
     normalize: bool,
     context: Option<usize>,
+    cache: CacheTypes,
 }
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        EmbedOptions { pooling: None, normalize: true, context: None }
+        EmbedOptions { pooling: None, normalize: true, context: None, cache: CacheType::F32.into() }
     }
 }
 
@@ -88,6 +89,12 @@ impl EmbedOptions {
     /// is ever cut.
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = Some(tokens);
+        self
+    }
+
+    /// In which form keys and values are kept while a text is read: by default in f32, exactly.
+    pub fn cache(mut self, types: impl Into<CacheTypes>) -> Self {
+        self.cache = types.into();
         self
     }
 }
@@ -151,6 +158,7 @@ pub struct Embedder {
     pooling: Pooling,
     normalize: bool,
     context: usize,
+    cache: CacheTypes,
     work: Workspace,
     cancel: CancelHandle,
 }
@@ -189,6 +197,7 @@ impl Model {
             pooling,
             normalize: options.normalize && !matches!(pooling, Pooling::None | Pooling::Rank),
             context: self.context_for(options.context)?,
+            cache: options.cache,
             work: Workspace::default(),
             cancel: CancelHandle::default(),
         })
@@ -275,11 +284,11 @@ impl Embedder {
 
     /// The tokens' vectors as the pooling asks: all of them, or what they become.
     fn pool(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let Embedder { model, pooling, work, cancel, .. } = self;
+        let Embedder { model, pooling, cache, work, cancel, .. } = self;
         let network = model.network();
         // A text goes through an encoder in one pass: its tokens see those behind them.
         let batch = if network.is_encoder() { tokens.len() } else { BATCH };
-        let mut cache = Cache::new(CacheType::F32.into(), network.cache_layers());
+        let mut cache = Cache::new(*cache, network.cache_layers());
         let (mut rows, mut sums): (Vec<f32>, Vec<f64>) = (Vec::new(), Vec::new());
         let mut start = 0;
         for part in tokens.chunks(batch) {

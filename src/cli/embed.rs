@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use gristmill::CacheType;
 use gristmill::embed::{EmbedOptions, Pooling};
 
 use super::args::Common;
@@ -48,7 +49,7 @@ pub fn run(args: &Embed, common: &Common) -> Done {
         return Err(Failure::new("--tokens: expected at least one token id, found none"));
     }
     let model = Source::new(&args.model).model(common)?;
-    let mut options = EmbedOptions::default().normalize(!args.raw);
+    let mut options = EmbedOptions::default().normalize(!args.raw).cache(common.cache(CacheType::F32));
     if let Some(context) = common.ctx {
         options = options.context(context as usize);
     }
