@@ -557,6 +557,15 @@ pub enum Error {
     /// Logits were asked for before any token was fed.
     #[error("nothing was fed yet, so there is no next token: feed at least one token, such as BOS")]
     NothingFed,
+    /// Generation was asked of an encoder.
+    #[error(
+        "this {architecture} model is an encoder: it reads a text as a whole and predicts no next token; \
+         use Model::embed (`grist embed`)"
+    )]
+    NoNextToken {
+        /// The model's architecture.
+        architecture: &'static str,
+    },
     /// A conversation was asked of a model that has no chat template.
     #[error(
         "this model has no chat template, so it is taken for a base model ({evidence}): \
@@ -565,6 +574,33 @@ pub enum Error {
     NoChatTemplate {
         /// What speaks for a base or an instruction-tuned model.
         evidence: Box<crate::generate::Evidence>,
+    },
+    // ---- embed
+    /// There are no tokens to embed.
+    #[error(
+        "expected at least one token to embed, found none: this model adds none of its own, so give some text"
+    )]
+    NothingToEmbed,
+    /// A pooling was asked for that the model is not made for.
+    #[error("this {architecture} model cannot be pooled by `{pooling}`: {expected}")]
+    PoolingAbsent {
+        /// The model's architecture.
+        architecture: &'static str,
+        /// The pooling's name.
+        pooling: &'static str,
+        /// What it would take, and what to do.
+        expected: &'static str,
+    },
+    /// A number of an embedding is NaN or infinite.
+    #[error(
+        "number {index} of the embedding is {found}, expected a finite number: the weights may be damaged, \
+         or the text longer than the model can take"
+    )]
+    NonFiniteEmbedding {
+        /// Which number, counted over all rows.
+        index: usize,
+        /// What it is.
+        found: f32,
     },
     // ---- ggml
     /// This ggml has no such operation for this tensor type.

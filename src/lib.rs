@@ -59,9 +59,10 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, and [`embed`] makes vectors of texts. The arithmetic is a package of its own, [`gristmill_kernels`].
 
 mod backend;
+pub mod embed;
 mod error;
 pub mod generate;
 #[cfg(feature = "ggml")]

@@ -31,7 +31,6 @@ impl From<CacheType> for CacheTypes {
 
 /// Which positions a query sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(dead_code, reason = "what architectures may ask for; not all do yet")]
 pub(crate) enum Sees {
     /// All up to its own.
     #[default]
@@ -55,6 +54,11 @@ impl Sees {
             Sees::Past | Sees::Last(_) | Sees::Chunk(_) => position + 1,
         };
         self.first(position)..last
+    }
+
+    /// Whether queries see positions behind their own.
+    pub fn both_sides(self) -> bool {
+        matches!(self, Sees::All | Sees::Near(_))
     }
 
     /// The first position that a query at `position` sees, and none behind it sees an earlier one.

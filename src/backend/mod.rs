@@ -284,6 +284,8 @@ pub(crate) trait Backend {
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act>;
+    /// A new matrix of these numbers, rows of `width`.
+    fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act>;
     /// The numbers of `x`.
     fn read(&self, x: Act) -> &[f32];
     /// Where the activations made so far end.

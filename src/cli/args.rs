@@ -30,7 +30,7 @@ pub struct Common {
     /// The most tokens of a sequence [default: what the model was trained for]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
-    /// Form in which keys and values are kept: f32, f16, bf16, q8_0, q4_0 [default: f16; for logits f32]
+    /// Form in which keys and values are kept: f32, f16, bf16, q8_0, q4_0 [default: f16; for logits and embeddings f32]
     #[arg(long, global = true, value_name = "TYPE", visible_alias = "cache-type", value_parser = cache_type)]
     cache: Option<CacheType>,
     /// Form of the keys, where it is another

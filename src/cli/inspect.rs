@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use gristmill::embed::Pooling;
 use gristmill::generate::Evidence;
 use gristmill::gguf::{Array, Metadata, Value};
 use gristmill::model::file::ModelFile;
@@ -97,6 +98,10 @@ struct About<'a> {
     /// `None` without a template; else whether it compiles.
     template: Option<Result<(), String>>,
     evidence: Evidence,
+    /// Whether it is a model for embeddings alone.
+    encoder: bool,
+    /// How its tokens' vectors become one, where the file says so.
+    pooling: Option<&'static str>,
     /// Tokens, precision and bytes of a full cache.
     cache: Option<(usize, CacheTypes, usize)>,
 }
@@ -123,8 +128,11 @@ impl<'a> About<'a> {
             let tokens = common.ctx.map(|ctx| ctx as usize).or(model.trained_context())?;
             Some((tokens, ty, model.cache_bytes(ty, tokens)))
         });
+        let runs = model.as_ref().ok();
         About {
             file,
+            encoder: runs.is_some_and(Model::is_encoder),
+            pooling: runs.and_then(|model| model.pooling().ok().flatten()).map(Pooling::name),
             architecture: text(metadata, "general.architecture"),
             refusal: model.err().map(|failure| failure.to_string()),
             total,
@@ -205,8 +213,15 @@ impl<'a> About<'a> {
                 Some(Err(why)) => format!("yes, but: {why}"),
             },
         )?;
-        let kind = if self.evidence.is_instruct() { "instruct" } else { "base" };
-        row("kind", &format!("{kind} ({})", self.evidence))?;
+        if self.encoder {
+            row(
+                "kind",
+                &format!("encoder, for embeddings (pooling: {})", self.pooling.unwrap_or("not named")),
+            )?;
+        } else {
+            let kind = if self.evidence.is_instruct() { "instruct" } else { "base" };
+            row("kind", &format!("{kind} ({})", self.evidence))?;
+        }
         out.line(format_args!("\nmetadata"))?;
         for (key, value) in self.file.metadata().iter() {
             out.line(format_args!("  {key} = {}", shown(value)))?;
@@ -271,6 +286,8 @@ impl<'a> About<'a> {
                 ("memory".to_owned(), memory),
                 ("template".to_owned(), json!(self.template.is_some())),
                 ("template_compiles".to_owned(), json!(self.template.as_ref().map(Result::is_ok))),
+                ("encoder".to_owned(), json!(self.encoder)),
+                ("pooling".to_owned(), json!(self.pooling)),
                 ("instruct".to_owned(), json!(self.evidence.is_instruct())),
                 (
                     "evidence".to_owned(),

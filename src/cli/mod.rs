@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod embed;
 mod failure;
 mod generate;
 mod input;
@@ -11,6 +12,7 @@ mod inspect;
 mod interrupt;
 mod logits;
 mod model;
+mod npy;
 mod output;
 mod progress;
 mod template;
@@ -50,6 +52,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     Template(template::Template),
     Logits(logits::Logits),
+    Embed(embed::Embed),
     Bench(bench::Bench),
 }
 
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args, common),
         Command::Template(args) => template::run(args, common),
         Command::Logits(args) => logits::run(&args, common),
+        Command::Embed(args) => embed::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
     });
     match done {

@@ -66,7 +66,7 @@ impl CancelHandle {
         self.0.store(false, Ordering::SeqCst);
     }
 
-    fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }
 }
@@ -123,14 +123,13 @@ impl Model {
     /// A new, empty sequence.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] where the options ask for a longer context than the model can have at all.
+    /// [`Error::ContextFull`] where the options ask for a longer context than the model can have at all;
+    /// [`Error::NoNextToken`] for an encoder.
     pub fn stepper(&self, options: StepperOptions) -> Result<Stepper> {
-        let most = self.network().most_positions();
-        let trained = self.trained_context().unwrap_or(usize::MAX);
-        let context = options.context.unwrap_or_else(|| most.unwrap_or(trained));
-        if let Some(most) = most.filter(|&most| context > most) {
-            return Err(Error::ContextFull { needed: context, context: most });
+        if self.is_encoder() {
+            return Err(Error::NoNextToken { architecture: self.architecture().name });
         }
+        let context = self.context_for(options.context)?;
         Ok(Stepper {
             model: self.clone(),
             context,
@@ -289,10 +288,7 @@ impl Stepper {
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
-        let vocabulary = self.model.vocabulary();
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::TokenOutOfRange { token, vocab: vocabulary });
-        }
+        self.model.check_tokens(tokens)?;
         let needed = self.tokens.len().saturating_add(tokens.len());
         if needed > self.context {
             return Err(Error::ContextFull { needed, context: self.context });
@@ -331,8 +327,9 @@ impl Stepper {
                 outputs,
                 go_on: &mut |_| !cancel.take(),
             };
-            let logits = model.network().forward(&mut pass)?;
-            if let Some(logits) = logits {
+            let network = model.network();
+            if let Some(hidden) = network.hidden(&mut pass)? {
+                let logits = network.logits(&mut pass, hidden)?;
                 let rows = backend.read(logits).chunks_exact(logits.width.max(1));
                 outputs.iter().zip(rows).for_each(|(&index, row)| each(index, row));
             }

@@ -11,12 +11,20 @@ use crate::backend::Activation;
 
 /// Loads a model of this architecture.
 pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
+    Ok(Box::new(decoder(loader, Heads::load)?))
+}
+
+/// The layers, with attention of the heads that `heads` reads.
+pub(super) fn decoder(
+    loader: &Loader<'_>,
+    heads: fn(&Loader<'_>, usize, usize) -> Result<Heads>,
+) -> Result<Decoder> {
     let sizes = Sizes::load(loader)?;
     let width = sizes.width;
     let dim = Heads::load(loader, 0, width)?.shape.key_dim;
     let ropes = Rope::load_with_windows(loader, dim, "rope.freq_base_swa")?.into();
     let block = |layer| {
-        let heads = Heads::load(loader, layer, width)?;
+        let heads = heads(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)?;
         attention.turn_in_window(loader.window(layer, 6)?);
         // Of all sizes 27B alone scales by the width, and no parameter says so.
@@ -27,9 +35,9 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
         Block::new(loader, layer, width, Norms::Rms, attention, feed_forward)?
             .with_post_norms(loader, layer, width)
     };
-    Ok(Box::new(Decoder {
+    Ok(Decoder {
         embedding_scale: libm::sqrtf(width as f32),
         logit_cap: loader.optional_float("final_logit_softcapping")?.filter(|&cap| cap > 0.0),
         ..Decoder::load(loader, sizes, Norms::Rms, ropes, block)?
-    }))
+    })
 }

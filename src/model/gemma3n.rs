@@ -196,7 +196,7 @@ impl Network for Gemma3n {
         None
     }
 
-    fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
+    fn hidden(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
         let tokens: Vec<usize> = pass.tokens.iter().map(|&token| token as usize).collect();
         let x = pass.backend.lookup(&self.embedding, &tokens)?;
         pass.backend.map(Map::Scale(libm::sqrtf(x.width as f32)), x)?;
@@ -236,8 +236,12 @@ impl Network for Gemma3n {
         let shares = vec![1.0 / parts.len() as f32; parts.len() * x.rows];
         pass.backend.blend(x, &parts, &shares)?;
         pass.backend.norm_in_place(&self.output_norm, x)?;
-        let logits = pass.backend.linear(&self.embedding, None, x)?;
+        Ok(Some(x))
+    }
+
+    fn logits(&self, pass: &mut Pass<'_>, hidden: Act) -> Result<Act> {
+        let logits = pass.backend.linear(&self.embedding, None, hidden)?;
         pass.backend.map(Map::SoftCap(self.logit_cap), logits)?;
-        Ok(Some(logits))
+        Ok(logits)
     }
 }

@@ -100,6 +100,11 @@ impl<'a> Loader<'a> {
         Ok(count.map(|count| count as usize))
     }
 
+    /// Whether tokens see none behind their own, as they do unless `attention.causal` says otherwise.
+    pub fn causal(&self) -> Result<bool> {
+        Ok(self.metadata().bool(&self.key("attention.causal"))?.unwrap_or(true))
+    }
+
     /// Whether a layer has no attention: no heads of keys.
     pub fn recurrent(&self, layer: usize) -> Result<bool> {
         Ok(self.count_at("attention.head_count_kv", layer)? == Some(0))
@@ -122,6 +127,20 @@ impl<'a> Loader<'a> {
     /// `attention.sliding_window_pattern`. That is either a boolean for each layer or one number, `period` where it is
     /// left out: of so many layers the last sees all positions.
     pub fn window(&self, layer: usize, period: usize) -> Result<Option<usize>> {
+        self.window_but_for(layer, period, |layer, period| (layer + 1).is_multiple_of(period))
+    }
+
+    /// As [`Loader::window`]; of so many layers the first sees all positions.
+    pub fn window_after_first(&self, layer: usize, period: usize) -> Result<Option<usize>> {
+        self.window_but_for(layer, period, |layer, period| layer.is_multiple_of(period))
+    }
+
+    fn window_but_for(
+        &self,
+        layer: usize,
+        period: usize,
+        sees_all: fn(usize, usize) -> bool,
+    ) -> Result<Option<usize>> {
         let window = self.count_at("attention.sliding_window", layer)?.filter(|&window| window > 0);
         let key = self.key("attention.sliding_window_pattern");
         if let Some(Value::Array(Array::Bool(windows))) = self.metadata().get(&key) {
@@ -132,7 +151,7 @@ impl<'a> Loader<'a> {
             return Ok(window.filter(|_| has_window));
         }
         let period = self.optional_size("attention.sliding_window_pattern")?.unwrap_or(period);
-        Ok(window.filter(|_| !(layer + 1).is_multiple_of(period)))
+        Ok(window.filter(|_| !sees_all(layer, period)))
     }
 
     /// A float parameter that must be there and be finite.

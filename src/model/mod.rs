@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod baichuan;
+mod bert;
 mod bitnet;
 mod bloom;
 mod cohere2;
@@ -21,6 +22,7 @@ mod gemma2;
 mod gemma3;
 mod gemma3n;
 mod gemma4;
+mod gemma_embedding;
 mod glm4;
 mod glm4moe;
 mod gpt2;
@@ -31,6 +33,7 @@ mod granite_hybrid;
 mod hunyuan_dense;
 mod internlm2;
 mod jamba;
+mod jina_bert_v2;
 mod layers;
 mod lfm2;
 mod llama;
@@ -40,9 +43,11 @@ mod mamba;
 mod mamba2;
 mod minicpm;
 mod mistral3;
+mod modern_bert;
 mod mpt;
 mod nemotron;
 mod nemotron_h;
+mod nomic_bert;
 mod olmo2;
 mod olmoe;
 pub(crate) mod pass;
@@ -230,6 +235,42 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "seed_oss", models: "Seed-OSS", checked: TRANSFORMERS_4, load: seed_oss::load },
     Architecture { name: "bitnet", models: "BitNet", checked: LLAMA_CPP, load: bitnet::load },
+    Architecture {
+        name: "bert",
+        models: "BERT, RoBERTa, MiniLM, BGE, E5 (embeddings)",
+        checked: TRANSFORMERS_4,
+        load: bert::load,
+    },
+    Architecture {
+        name: "nomic-bert",
+        models: "Nomic Embed 1 (embeddings)",
+        checked: TRANSFORMERS_5,
+        load: nomic_bert::load,
+    },
+    Architecture {
+        name: "nomic-bert-moe",
+        models: "Nomic Embed 2 (embeddings)",
+        checked: LLAMA_CPP,
+        load: nomic_bert::load_with_experts,
+    },
+    Architecture {
+        name: "modern-bert",
+        models: "ModernBERT (embeddings)",
+        checked: TRANSFORMERS_4,
+        load: modern_bert::load,
+    },
+    Architecture {
+        name: "jina-bert-v2",
+        models: "Jina Embeddings 2 (embeddings)",
+        checked: LLAMA_CPP,
+        load: jina_bert_v2::load,
+    },
+    Architecture {
+        name: "gemma-embedding",
+        models: "EmbeddingGemma (embeddings)",
+        checked: TRANSFORMERS_4,
+        load: gemma_embedding::load,
+    },
 ];
 
 /// What an architecture gives once it is loaded.
@@ -244,8 +285,24 @@ pub(crate) trait Network: Send + Sync {
     }
     /// How many positions there can be at all; `None` where the model sets no bound.
     fn most_positions(&self) -> Option<usize>;
-    /// Logits of the pass's outputs, `[outputs, vocabulary]`; `None` where none are wanted.
-    fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>>;
+    /// What the last layer and the norm behind it make of the pass's outputs, `[outputs, width]`; `None` where none are
+    /// wanted.
+    fn hidden(&self, pass: &mut Pass<'_>) -> Result<Option<Act>>;
+    /// Logits `[outputs, vocabulary]` of what [`Network::hidden`] gave.
+    fn logits(&self, pass: &mut Pass<'_>, hidden: Act) -> Result<Act>;
+    /// What becomes of pooled vectors `[texts, width]`.
+    fn project(&self, _pass: &mut Pass<'_>, pooled: Act) -> Result<Act> {
+        Ok(pooled)
+    }
+    /// Scores of pooled vectors `[texts, width]`, by the head of a reranking model: `None` where there is none.
+    fn rank(&self, _pass: &mut Pass<'_>, _pooled: Act) -> Result<Option<Act>> {
+        Ok(None)
+    }
+
+    /// Whether tokens see those behind them: then a text must come as a whole, and has no next token.
+    fn is_encoder(&self) -> bool {
+        self.cache_layers().iter().any(|layer| layer.sees.both_sides())
+    }
 }
 
 /// How a model is opened. Start from [`ModelOptions::default`].
@@ -328,7 +385,11 @@ impl ModelOptions {
                     known: ARCHITECTURES.iter().map(|architecture| architecture.name).collect(),
                 }
             })?;
-        let network = (architecture.load)(&Loader::new(&file, architecture.name))?;
+        let loader = Loader::new(&file, architecture.name);
+        let network = (architecture.load)(&loader)?;
+        if !loader.causal()? && !network.is_encoder() {
+            return Err(loader.unsupported("attention to the tokens behind".to_owned()));
+        }
         let threads = Threads::new(self.threads.unwrap_or_else(cores::default_count))?;
         let engine = Engine::new(self.backend, threads.count())?;
         tracing::debug!(
@@ -434,6 +495,11 @@ impl Model {
         }
     }
 
+    /// Whether the model is an encoder: tokens see those behind them too, so that there is no next token to predict.
+    pub fn is_encoder(&self) -> bool {
+        self.0.network.is_encoder()
+    }
+
     /// The Jinja source of the model's chat template, where it has one.
     pub fn chat_template(&self) -> Option<&str> {
         self.metadata()
@@ -462,6 +528,26 @@ impl Model {
         &*self.0.network
     }
 
+    /// How many tokens a sequence may have where `asked` are asked for, or nothing is said.
+    pub(crate) fn context_for(&self, asked: Option<usize>) -> Result<usize> {
+        let most = self.network().most_positions();
+        let trained = self.trained_context().unwrap_or(usize::MAX);
+        let context = asked.unwrap_or_else(|| most.unwrap_or(trained));
+        match most.filter(|&most| context > most) {
+            Some(most) => Err(Error::ContextFull { needed: context, context: most }),
+            None => Ok(context),
+        }
+    }
+
+    /// Refuses tokens that are not in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.vocabulary();
+        match tokens.iter().find(|&&token| token as usize >= vocab) {
+            Some(&token) => Err(Error::TokenOutOfRange { token, vocab }),
+            None => Ok(()),
+        }
+    }
+
     /// Does a pass on the model's backend and threads.
     pub(crate) fn pass<R>(&self, work: &mut Workspace, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
         let Inner { engine, threads, level, .. } = &*self.0;
@@ -475,7 +561,11 @@ impl Model {
             let go_on = &mut |_| true;
             let cache = &mut cache;
             let mut pass = Pass { backend, cache, tokens: &[0], start: 0, context: 1, outputs: &[0], go_on };
-            self.network().forward(&mut pass).map(|_| ())
+            let Some(hidden) = self.network().hidden(&mut pass)? else { return Ok(()) };
+            if !self.is_encoder() {
+                self.network().logits(&mut pass, hidden)?;
+            }
+            Ok(())
         })
     }
 }

@@ -203,7 +203,7 @@ impl Network for Rwkv7 {
         None
     }
 
-    fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
+    fn hidden(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
         let tokens: Vec<usize> = pass.tokens.iter().map(|&token| token as usize).collect();
         let x = pass.backend.lookup(&self.embedding, &tokens)?;
         pass.backend.norm_in_place(&self.embedding_norm, x)?;
@@ -232,6 +232,10 @@ impl Network for Rwkv7 {
         }
         let x = pass.backend.select(x, pass.outputs)?;
         pass.backend.norm_in_place(&self.output_norm, x)?;
-        self.output.forward(pass, x).map(Some)
+        Ok(Some(x))
+    }
+
+    fn logits(&self, pass: &mut Pass<'_>, hidden: Act) -> Result<Act> {
+        self.output.forward(pass, hidden)
     }
 }

@@ -247,6 +247,38 @@ fn logits_are_a_numpy_file_whatever_the_batch() {
 
 #[test]
 #[cfg(feature = "embedded-model")]
+fn embeddings_are_a_numpy_file() {
+    let folder = Folder::new();
+    let embed = |args: &[&str]| {
+        let out = folder.0.join("x.npy");
+        let ran = grist(args.iter().map(OsStr::new).chain([OsStr::new("--out"), out.as_ref()]));
+        (ran.err.clone(), ran.ok(), crate::logits::npy(&out))
+    };
+    let prompt = ["embed", "-p", "Once upon a time"];
+    let (note, out, (width, last)) = embed(&prompt);
+    assert_eq!(note, "note: the model's file names no pooling; taking `last`\n");
+    assert_eq!((out.as_str(), last.len()), ("", width));
+    assert!((last.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+    // The text's tokens, as they are.
+    let ids = grist(["tokenize", prompt[2]]).ok();
+    let (_, _, (_, rows)) = embed(&["embed", "--tokens", ids.trim(), "--pooling", "none"]);
+    assert_eq!(rows.len(), width * ids.split(',').count());
+    let (note, _, (_, raw)) = embed(&["embed", "--tokens", ids.trim(), "--pooling", "last", "--raw"]);
+    assert_eq!((note.as_str(), &rows[rows.len() - width..]), ("", raw.as_slice()));
+
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/architectures/nomic-bert.gguf");
+    let (note, _, (width, mean)) = embed(&["embed", model, "--tokens", "3,4,5"]);
+    assert_eq!((note.as_str(), width, mean.len()), ("", 32, 32));
+    assert!(grist(["generate", model, "-p", "a"]).failed(1).contains("encoder"));
+    assert!(
+        grist(["inspect", model]).ok().contains("kind          encoder, for embeddings (pooling: mean)\n")
+    );
+    let json: Value = serde_json::from_str(&grist(["inspect", model, "--json"]).ok()).unwrap();
+    assert_eq!((&json["encoder"], &json["pooling"]), (&true.into(), &"mean".into()));
+}
+
+#[test]
+#[cfg(feature = "embedded-model")]
 fn inspect_describes_the_built_in_model() {
     let text = grist(["inspect", "--tensors"]).ok();
     for expected in [
@@ -310,6 +342,10 @@ fn a_wrong_command_line_ends_with_2() {
         &["template", "--messages", "a", "--now", "yesterday"],
         &["template", "--messages", "a", "--var", "x=y"],
         &["logits", "--tokens", "1"],
+        &["embed", "--tokens", "1"],
+        &["embed", "--out", "x.npy"],
+        &["embed", "-p", "a", "--tokens", "1", "--out", "x.npy"],
+        &["embed", "-p", "a", "--pooling", "max", "--out", "x.npy"],
     ] {
         grist(args).failed(2);
     }
@@ -338,6 +374,11 @@ fn every_error_is_one_message() {
         (&["logits", "--tokens", "", "--out", "x.npy"], "at least one token"),
         (&["logits", "--tokens", "1,-1", "--out", "x.npy"], "\"-1\""),
         (&["logits", "--tokens", "1", "--out", "no-such-folder/x.npy"], "no-such-folder/x.npy: "),
+        (&["embed", "--tokens", "2048", "--out", "x.npy"], "token 2048 is not in the vocabulary"),
+        (&["embed", "--tokens", "", "--out", "x.npy"], "at least one token"),
+        (&["embed", "-p", "a", "--pooling", "rank", "--out", "x.npy"], "cannot be pooled by `rank`"),
+        (&["embed", "-p", "a b c", "--ctx", "2", "--out", "x.npy"], "do not fit the context of 2"),
+        (&["embed", "-p", "a", "--out", "no-such-folder/x.npy"], "no-such-folder/x.npy: "),
         (&["tokenize", "--batch", manifest], "expected JSON"),
         (&["tokenize", "--decode", "2048"], "token 2048 is not in the vocabulary"),
         (&["template", "--messages", dir], dir),

@@ -9,10 +9,10 @@ use gristmill::generate::StepperOptions;
 use gristmill::{CacheType, Model};
 use serde_json::Value;
 
-use crate::{goldens, models};
+use crate::{embeddings, goldens, models};
 
-/// Reads a float32 .npy file: rows and columns.
-fn npy(path: &Path) -> (usize, Vec<f32>) {
+/// Reads a float32 .npy file: the length of a row, and the rows.
+pub fn npy(path: &Path) -> (usize, Vec<f32>) {
     let bytes = fs::read(path).unwrap();
     let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let text = std::str::from_utf8(&bytes[10..10 + header]).unwrap();
@@ -138,6 +138,11 @@ fn every_architecture_is_checked() {
     println!("{count} models agree but for {failed:?}");
     assert!(failed.is_empty(), "{failed:?}");
     if only.is_empty() {
+        // Their embeddings are.
+        let (_, embeddings) = embeddings::index();
+        let models = embeddings["models"].as_array().unwrap();
+        let encoders: Vec<&str> = models.iter().map(|case| case["arch"].as_str().unwrap()).collect();
+        checked.extend(encoders);
         let known = gristmill::model::ARCHITECTURES.iter().map(|known| known.name);
         let unchecked: Vec<_> = known.filter(|name| !checked.contains(name)).collect();
         assert!(unchecked.is_empty(), "{unchecked:?} are listed, but nothing checks them");
@@ -158,7 +163,9 @@ fn the_table_of_architectures_is_the_list() {
     // What the list says is what the cases were made by.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/architectures/INDEX.json");
     let index: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    for case in index["models"].as_array().unwrap() {
+    let (_, embeddings) = embeddings::index();
+    let cases = [&index, &embeddings].map(|index| index["models"].as_array().unwrap());
+    for case in cases.into_iter().flatten() {
         let known = gristmill::model::ARCHITECTURES.iter().find(|known| known.name == case["arch"]).unwrap();
         assert_eq!(known.checked, case["by"], "{}", case["name"]);
     }

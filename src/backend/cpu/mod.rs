@@ -440,6 +440,13 @@ impl Backend for Cpu<'_> {
         Ok(act)
     }
 
+    fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act> {
+        let (act, mut data) = self.make(numbers.len() / width.max(1), width)?;
+        data.iter_mut().zip(numbers).for_each(|(to, from)| *to = *from);
+        self.put(act, data);
+        Ok(act)
+    }
+
     fn read(&self, x: Act) -> &[f32] {
         self.work.slots.get(x.slot).and_then(|data| data.get(..x.rows * x.width)).unwrap_or_default()
     }

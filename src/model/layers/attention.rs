@@ -36,7 +36,14 @@ impl Heads {
             let found = format!("{count} heads of {key_dim} and {value_dim}");
             return Err(Error::MetadataType { key, expected: "heads of a sensible size", found });
         }
-        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim, sees: Sees::Past } })
+        let sees = if loader.causal()? { Sees::Past } else { Sees::All };
+        Ok(Heads { count, shape: LayerShape { heads: kv, key_dim, value_dim, sees } })
+    }
+
+    /// As [`Heads::load`], for encoders, whatever the file says: queries see all positions.
+    pub fn of_encoder(loader: &Loader<'_>, layer: usize, width: usize) -> Result<Self> {
+        let heads = Self::load(loader, layer, width)?;
+        Ok(Heads { shape: LayerShape { sees: Sees::All, ..heads.shape }, ..heads })
     }
 
     /// Those of the first layer that has attention.
@@ -160,9 +167,13 @@ impl SelfAttention {
         })
     }
 
-    /// Lets queries see no more than a window, where there is one.
+    /// Lets queries see no more than a window, where there is one; in an encoder half of it lies on each side.
     pub fn see_window(&mut self, window: Option<usize>) {
-        self.spec.shape.sees = window.map_or(Sees::Past, Sees::Last);
+        let sees = &mut self.spec.shape.sees;
+        *sees = match (sees.both_sides(), window) {
+            (false, window) => window.map_or(Sees::Past, Sees::Last),
+            (true, window) => window.map_or(Sees::All, |window| Sees::Near(window / 2)),
+        };
     }
 
     /// As [`SelfAttention::see_window`], with the angles of [`crate::model::rope::Rope::load_with_windows`]: a layer with a

@@ -148,7 +148,7 @@ impl Block {
     }
 
     /// Without any norm.
-    fn bare(mixer: impl Mixer + 'static, feed_forward: Option<Box<dyn FeedForward>>) -> Self {
+    pub fn bare(mixer: impl Mixer + 'static, feed_forward: Option<Box<dyn FeedForward>>) -> Self {
         Block {
             mixer_norm: None,
             mixer: Box::new(mixer),
@@ -183,6 +183,8 @@ pub(crate) struct Decoder {
     pub logit_scale: f32,
     /// The bound that logits come near to but do not pass.
     pub logit_cap: Option<f32>,
+    /// What pooled vectors go through.
+    pub after_pooling: Vec<Linear>,
 }
 
 impl Decoder {
@@ -219,6 +221,7 @@ impl Decoder {
             output: Linear::optional(loader, "output", vocabulary, width)?,
             logit_scale: 1.0,
             logit_cap: None,
+            after_pooling: Vec::new(),
         })
     }
 
@@ -238,22 +241,6 @@ impl Decoder {
             pass.backend.norm_in_place(norm, x)?;
         }
         Ok(x)
-    }
-
-    /// `x` `[outputs, width]` as logits.
-    fn logits(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-        pass.backend.norm_in_place(&self.output_norm, x)?;
-        let logits = match &self.output {
-            Some(output) => output.forward(pass, x)?,
-            None => pass.backend.linear(&self.embedding, None, x)?,
-        };
-        if self.logit_scale != 1.0 {
-            pass.backend.map(Map::Scale(self.logit_scale), logits)?;
-        }
-        if let Some(cap) = self.logit_cap {
-            pass.backend.map(Map::SoftCap(cap), logits)?;
-        }
-        Ok(logits)
     }
 }
 
@@ -289,7 +276,7 @@ impl Network for Decoder {
         self.positions.as_ref().map(|table| table.rows)
     }
 
-    fn forward(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
+    fn hidden(&self, pass: &mut Pass<'_>) -> Result<Option<Act>> {
         let mut x = self.embed(pass)?;
         let turned = self
             .ropes
@@ -341,6 +328,25 @@ impl Network for Decoder {
                 pass.backend.release(mark);
             }
         }
-        self.logits(pass, x).map(Some)
+        pass.backend.norm_in_place(&self.output_norm, x)?;
+        Ok(Some(x))
+    }
+
+    fn logits(&self, pass: &mut Pass<'_>, hidden: Act) -> Result<Act> {
+        let logits = match &self.output {
+            Some(output) => output.forward(pass, hidden)?,
+            None => pass.backend.linear(&self.embedding, None, hidden)?,
+        };
+        if self.logit_scale != 1.0 {
+            pass.backend.map(Map::Scale(self.logit_scale), logits)?;
+        }
+        if let Some(cap) = self.logit_cap {
+            pass.backend.map(Map::SoftCap(cap), logits)?;
+        }
+        Ok(logits)
+    }
+
+    fn project(&self, pass: &mut Pass<'_>, pooled: Act) -> Result<Act> {
+        self.after_pooling.iter().try_fold(pooled, |x, dense| dense.forward(pass, x))
     }
 }

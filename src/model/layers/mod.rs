@@ -4,6 +4,7 @@
 mod attention;
 mod decoder;
 mod delta_net;
+mod encoder;
 mod experts;
 mod feed_forward;
 mod kept_attention;
@@ -17,6 +18,7 @@ mod per_layer;
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
 pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};
 pub(crate) use delta_net::{DeltaNet, convolution};
+pub(crate) use encoder::{Encoder, EncoderLayer};
 pub(crate) use experts::{Experts, Router, Scoring, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
 pub(crate) use kept_attention::KeptAttention;

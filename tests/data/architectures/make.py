@@ -31,6 +31,8 @@ def no_vocabulary(self):
     """The tests give token ids: the files need no tokenizer."""
     self.gguf_writer.add_tokenizer_model("none")
     self.gguf_writer.add_vocab_size(VOCABULARY)
+    if types := self.hparams.get("type_vocab_size"):
+        self.gguf_writer.add_token_type_count(types)
 
 
 def subclasses(cls):
@@ -79,7 +81,7 @@ def divergence(expected, found):
     return float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
-def convert(folder, out, case, kind=gguf.LlamaFileType.MOSTLY_F16):
+def convert(folder, out, case, kind=gguf.LlamaFileType.MOSTLY_F16, **options):
     hparams = ModelBase.load_hparams(folder, False)
     hparams = {**hparams, **hparams.get("text_config", {})} if "architectures" not in hparams else hparams
     if "edit" in case:
@@ -91,7 +93,7 @@ def convert(folder, out, case, kind=gguf.LlamaFileType.MOSTLY_F16):
     if hasattr(cls, "no_mtp"):
         cls.no_mtp = True
     with torch.inference_mode():
-        writer = cls(folder, kind, out, hparams=hparams)
+        writer = cls(folder, kind, out, hparams=hparams, **options)
         writer.write()
 
 
@@ -123,9 +125,11 @@ def write(case, file, matrices):
     writer = gguf.GGUFWriter(file, case["direct"])
     generator = np.random.default_rng(case.get("seed", 1))
     for name, value in case["parameters"].items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add = {bool: writer.add_bool, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"{case['direct']}.{name}", value)
     writer.add_tokenizer_model("none")
+    if types := case.get("token_types"):
+        writer.add_token_type_count(types)
     for name, (shape, start, spread) in case["tensors"].items():
         tensor = (start + spread * generator.standard_normal(shape)).astype(np.float16)
         small = sum(size > 1 for size in shape) < 2 or "lerp" in name
@@ -244,4 +248,5 @@ def main():
     index.write_text(f'{{\n "sequences": {{\n{sequences}\n }},\n "models": [\n{lines}\n ]\n}}\n')
 
 
-main()
+if __name__ == "__main__":
+    main()
