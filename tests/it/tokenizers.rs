@@ -328,7 +328,7 @@ fn damaged_tables_are_errors() {
         m.set("tokenizer.ggml.model", "gpt2");
         m.set("tokenizer.ggml.pre", "gpt-2");
     });
-    assert!(matches!(byte_pairs, Err(Error::MetadataMissing { key: "tokenizer.ggml.merges", .. })));
+    assert!(matches!(byte_pairs, Err(Error::MetadataMissing { key, .. }) if key == "tokenizer.ggml.merges"));
 
     let mut charsmap = metadata(&data("unigram.gguf"));
     charsmap.set("tokenizer.ggml.precompiled_charsmap", vec![8_u8, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
