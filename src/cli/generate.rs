@@ -42,11 +42,12 @@ pub fn run(args: Generate, common: &Common) -> Done {
     let prompt = input::text_or_stdin(&args.prompt)?;
     let model = Source::new(&args.model).model(common)?;
     common.warn_of_context(&model);
+    // First, for a model that has no next token needs no tokenizer to be refused.
+    let mut stepper = model.stepper(common.stepper(CacheType::F16))?;
     let tokens = tokens(model.tokenizer()?, &prompt)?;
     if model.chat_template().is_some() && stderr().is_terminal() {
         note(format_args!("note: this model is instruction-tuned; `grist chat` talks to it as it expects"));
     }
-    let mut stepper = model.stepper(common.stepper(CacheType::F16))?;
     let interrupt = Interrupt::new(stepper.cancel_handle());
     let mut out = Out::new();
 
