@@ -59,7 +59,7 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them; [`quantize`] makes files smaller. The arithmetic is a package of its own, [`gristmill_kernels`].
 
 mod backend;
 mod error;
@@ -68,6 +68,7 @@ pub mod generate;
 pub mod ggml;
 pub mod gguf;
 pub mod model;
+pub mod quantize;
 pub mod text;
 
 pub use backend::{BackendKind, CacheType, CacheTypes};

@@ -13,6 +13,7 @@ mod logits;
 mod model;
 mod output;
 mod progress;
+mod quantize;
 mod template;
 mod tokenize;
 
@@ -51,6 +52,7 @@ enum Command {
     Template(template::Template),
     Logits(logits::Logits),
     Bench(bench::Bench),
+    Quantize(quantize::Quantize),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Template(args) => template::run(args, common),
         Command::Logits(args) => logits::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
+        Command::Quantize(args) => quantize::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

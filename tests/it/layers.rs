@@ -13,9 +13,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backend", &["error", "ggml"]),
     ("model", &["error", "gguf", "text", "backend"]),
     ("generate", &["error", "gguf", "text", "backend", "model"]),
+    ("quantize", &["error", "gguf", "backend", "model"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
-    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "ggml"]),
+    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "quantize", "ggml"]),
     ("main", &["cli"]),
     ("cli", &[]),
 ];

@@ -41,6 +41,8 @@ struct Group<const N: usize> {
     /// Of eight weights each; only the first `N / 8` count.
     signs: [u8; 4],
     scale: f32,
+    /// All its weights are as good as zero, and nothing was searched for.
+    skipped: bool,
 }
 
 /// The sums that a scale is fitted with.
@@ -191,7 +193,7 @@ fn group<const N: usize, const DIM: usize, const LEVELS: usize>(
     for k in 0..N / DIM {
         points[k] = grid.find(chunk(&levels, k)?).map_err(|_| Failed)?;
     }
-    Ok(Some(Group { points, signs, scale }))
+    Ok(Some(Group { points, signs, scale, skipped: false }))
 }
 
 /// Part `k` of an array.
@@ -230,7 +232,7 @@ fn superblock<const N: usize, const GROUPS: usize, const DIM: usize, const LEVEL
     weights: impl Fn(usize, &[f32; N]) -> [f32; N],
 ) -> Result<([Group<N>; GROUPS], Option<(f32, [u8; GROUPS])>), Failed> {
     let mut groups: [Group<N>; GROUPS] =
-        core::array::from_fn(|_| Group { points: [0; 8], signs: [0; 4], scale: 0.0 });
+        core::array::from_fn(|_| Group { points: [0; 8], signs: [0; 4], scale: 0.0, skipped: true });
     for (g, (x, out)) in x.as_chunks::<N>().0.iter().zip(&mut groups).enumerate() {
         if let Some(found) = group::<N, DIM, LEVELS>(rules, grid, x, &weights(g, x))? {
             *out = found;
@@ -370,7 +372,14 @@ impl Encode for Iq3S {
             let weights = |g, x: &_| iq3_weights(importance, g, sigma2, x);
             let (groups, scales) = superblock::<32, 8, 4, 8>(&rules, grid, x, weights)?;
             let (d, scales) = scales.unwrap_or_default();
-            *out = Self::pack(half(d * 1.033), &scales, |g| (&groups[g].points, &groups[g].signs));
+            // ggml does not move on behind a group of zeros: what follows takes its place, but for the ninth bits.
+            let mut places = [None; 8];
+            let searched = (0..8).filter(|&g| !groups[g].skipped);
+            places.iter_mut().zip(searched).for_each(|(place, g)| *place = Some(g));
+            const NOTHING: (&[u16; 8], &[u8; 4]) = (&[0; 8], &[0; 4]);
+            let moved =
+                |g: usize| places[g].map_or(NOTHING, |g: usize| (&groups[g].points, &groups[g].signs));
+            *out = Self::pack(half(d * 1.033), &scales, moved, |g| &groups[g].points);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //!
 //! An [`Encoder`] is made once for a type, which builds the tables of the IQ formats, and then encodes any number of rows.
 
+mod check;
 mod iq1;
 mod iq2_iq3;
 mod k_quants;
@@ -20,6 +21,7 @@ mod uneven;
 
 use core::fmt;
 
+pub use check::first_damaged_block;
 use points::Points;
 
 use crate::dispatch::Task;
@@ -203,6 +205,35 @@ impl<B: Encode> Task for Row<'_, B> {
         // What the level brings is the instructions that the compiler may use.
         B::encode_row(self.weights, self.importance, self.points, self.out)
     }
+}
+
+/// Weights of a float type widened in a level's words.
+struct Widen<'a, B> {
+    blocks: &'a [B],
+    out: &'a mut [f32],
+}
+
+impl<B: Block> Task for Widen<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        B::unpack(isa, self.blocks, self.out);
+    }
+}
+
+/// Writes the weights of rows of type `ty` to `out`: the bits of [`quant::dequantize_row`], sooner for F16 and BF16.
+///
+/// # Errors
+/// [`RowError`](quant::RowError) where the type cannot be computed or the lengths do not match.
+pub fn decode(level: Level, ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), quant::RowError> {
+    let fits = ty.row_bytes(out.len()) == Some(bytes.len());
+    match ty {
+        GgmlType::F16 if fits => level.run(Widen { blocks: quant::blocks::<quant::F16>(bytes)?, out }),
+        GgmlType::BF16 if fits => level.run(Widen { blocks: quant::blocks::<quant::Bf16>(bytes)?, out }),
+        _ => return quant::dequantize_row(ty, bytes, out),
+    }
+    Ok(())
 }
 
 /// The formats that can be made from weights: the one list of them.

@@ -27,18 +27,19 @@ pub struct Iq3S {
 }
 
 impl Iq3S {
-    /// A block with this scale and these codes of the groups' scales; `group` gives each group's points and their signs.
+    /// A block with this scale and these codes of the groups' scales; `group` gives each group's points and their
+    /// signs, `ninth` the points whose indices' ninth bits it has (the same, but where ggml loses its place).
     pub(crate) fn pack<'a>(
         d: [u8; 2],
         scales: &[u8; 8],
         group: impl Fn(usize) -> (&'a [u16; 8], &'a [u8; 4]),
+        ninth: impl Fn(usize) -> &'a [u16; 8],
     ) -> Self {
-        let point = |p: usize| group(p / 8).0[p % 8];
         Self {
             d,
-            qs: core::array::from_fn(|p| point(p) as u8),
+            qs: core::array::from_fn(|p| group(p / 8).0[p % 8] as u8),
             qh: core::array::from_fn(|g| {
-                (0..8).fold(0, |ninth, p| ninth | ((point(8 * g + p) >> 8 & 1) as u8) << p)
+                (0..8).fold(0, |bits, p| bits | ((ninth(g)[p] >> 8 & 1) as u8) << p)
             }),
             signs: core::array::from_fn(|j| group(j / 4).1[j % 4]),
             scales: bits::pack_pairs(scales),
