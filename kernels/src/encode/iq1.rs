@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::k_quants::superblocks;
-use super::numbers::{half, nearest, sum_of_squares, weigh};
+use super::numbers::{half, largest, nearest, sum_of_squares, weigh};
 use super::points::Grid;
 use super::{Encode, Failed, Points};
 use crate::quant::iq1_s::SHIFT;
@@ -164,7 +164,7 @@ fn scales<const GROUPS: usize>(groups: &[Group; GROUPS]) -> Option<(f32, [u8; GR
 /// The largest magnitude.
 #[inline(always)]
 fn magnitude(x: &[f32]) -> f32 {
-    super::numbers::largest(x).0
+    largest(x).0
 }
 
 #[inline(always)]

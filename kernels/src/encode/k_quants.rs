@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::lanes::{Lanes, turn, turn_codes};
-use super::numbers::{TINY, half, half_of, nearest, sqrt, sum_of_squares, weigh};
+use super::numbers::{TINY, half, half_of, largest, nearest, sqrt, sum_of_squares, weigh};
 use super::search::{Found, Tries, by_descent, positive, symmetric, with_min};
 use super::{Encode, Failed, Points};
 use crate::quant::{Q2K, Q3K, Q4K, Q5K, Q6K, q4_k};
@@ -159,43 +159,65 @@ fn q2_k(x: &[f32; 256], importance: Option<&[f32; 256]>) -> Q2K {
 impl Encode for Q3K {
     #[inline(always)]
     fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            *out = q3_k(x, importance);
+        if importance.is_some() {
+            for ((x, importance), out) in superblocks(x, importance).zip(out) {
+                *out = importance
+                    .map_or_else(bytemuck::Zeroable::zeroed, |importance| q3_k_weighed(x, importance));
+            }
+            return Ok(());
+        }
+        // A descent is one long chain: two superblocks take hardly longer than one.
+        for (x, out) in x.as_chunks::<256>().0.chunks(2).zip(out.chunks_mut(2)) {
+            let groups = x.as_flattened().as_chunks::<16>().0;
+            let found = by_descent::<32, 16>(&turn(groups));
+            for (i, (x, out)) in x.iter().zip(out).enumerate() {
+                *out = q3_k(x, &part(&found, i));
+            }
         }
         Ok(())
     }
 }
 
+/// Sixteen of the groups that were searched together: the first or the last.
 #[inline(always)]
-fn q3_k(x: &[f32; 256], importance: Option<&[f32; 256]>) -> Q3K {
-    let groups: [Lanes<16>; 16] = turn(x.as_chunks::<16>().0);
-    let mut scales = [0_u8; 16];
-    let (found, d);
-    if let Some(importance) = importance {
-        let weights: [[f32; 16]; 16] = weighed(x, importance, 2.0 * sum_of_squares(x) / 256.0);
-        found = symmetric(4, &groups, &turn(&weights));
-        let mut total = [0.0; 16];
-        total.iter_mut().zip(sums(&weights)).for_each(|(total, sum)| *total = sum);
-        let by_scale = symmetric(32, &column(found.scale.0), &column(total));
-        scales = column_codes(&by_scale);
-        d = half_of(by_scale.scale.0[0]);
-    } else {
-        found = by_descent(&groups);
-        let (_, max_scale) = super::numbers::largest(&found.scale.0);
-        if max_scale == 0.0 {
-            d = half_of(0.0);
-        } else {
-            let inverse = -32.0 / max_scale;
-            for l in 0..16 {
-                let code = i32::from(nearest(inverse * found.scale.0[l]) as i8);
-                scales[l] = (code.clamp(-32, 31) + 32) as u8;
-            }
-            d = half_of(1.0 / inverse);
-        }
+fn part(found: &Found<32, 16>, i: usize) -> Found<16, 16> {
+    Found {
+        codes: found.codes.map(|codes| codes.half(i)),
+        scale: found.scale.half(i),
+        min: found.min.half(i),
     }
+}
+
+#[inline(always)]
+fn q3_k(x: &[f32; 256], found: &Found<16, 16>) -> Q3K {
+    let (_, max_scale) = largest(&found.scale.0);
+    let (mut scales, mut d) = ([0; 16], half_of(0.0));
+    if max_scale != 0.0 {
+        let inverse = -32.0 / max_scale;
+        for l in 0..16 {
+            let code = i32::from(nearest(inverse * found.scale.0[l]) as i8);
+            scales[l] = (code.clamp(-32, 31) + 32) as u8;
+        }
+        d = half_of(1.0 / inverse);
+    }
+    pack_q3_k(x, found, d, &scales)
+}
+
+#[inline(always)]
+fn q3_k_weighed(x: &[f32; 256], importance: &[f32; 256]) -> Q3K {
+    let weights: [[f32; 16]; 16] = weighed(x, importance, 2.0 * sum_of_squares(x) / 256.0);
+    let found = symmetric(4, &turn(x.as_chunks::<16>().0), &turn(&weights));
+    let mut total = [0.0; 16];
+    total.iter_mut().zip(sums(&weights)).for_each(|(total, sum)| *total = sum);
+    let by_scale = symmetric(32, &column(found.scale.0), &column(total));
+    pack_q3_k(x, &found, half_of(by_scale.scale.0[0]), &column_codes(&by_scale))
+}
+
+#[inline(always)]
+fn pack_q3_k(x: &[f32; 256], found: &Found<16, 16>, d: ([u8; 2], f32), scales: &[u8; 16]) -> Q3K {
     let weights = scales.map(|scale| d.1 * (f32::from(scale) - 32.0));
-    let codes = final_codes(x, &found, &weights, &[0.0; 16], (-4, 3));
-    Q3K::pack(d.0, &scales, &codes)
+    let codes = final_codes(x, found, &weights, &[0.0; 16], (-4, 3));
+    Q3K::pack(d.0, scales, &codes)
 }
 
 /// What Q4_K and Q5_K share: scales of scales and of minimums, the groups' scales, and the codes.
@@ -304,7 +326,7 @@ fn q6_k(x: &[f32; 256], importance: Option<&[f32; 256]>) -> Q6K {
         }
     }
     let found = symmetric(32, &groups, &weights);
-    let (magnitude, max_scale) = super::numbers::largest(&found.scale.0);
+    let (magnitude, max_scale) = largest(&found.scale.0);
     if magnitude < TINY {
         return Q6K::pack(half(0.0), [0; 16], &[0; 256]);
     }

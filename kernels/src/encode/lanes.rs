@@ -178,6 +178,14 @@ impl<const L: usize> Mask<L> {
     }
 }
 
+impl Lanes<32> {
+    /// The first sixteen lanes, or the last.
+    #[inline(always)]
+    pub(super) fn half(self, i: usize) -> Lanes<16> {
+        Lanes(self.0.as_chunks().0[i])
+    }
+}
+
 /// `L` groups of `N` numbers, turned so that the groups lie side by side.
 #[inline(always)]
 pub(super) fn turn<const L: usize, const N: usize>(groups: &[[f32; N]]) -> [Lanes<L>; N] {

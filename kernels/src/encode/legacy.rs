@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::lanes::{Lanes, turn, turn_codes};
-use super::numbers::{half, largest, rounded, sum_of_squares, truncated, weigh};
+use super::numbers::{half, largest, nearest, rounded, sum_of_squares, weigh};
 use super::search::{Found, Tries, symmetric, with_min};
 use super::{Encode, Failed, Points};
 use crate::quant::{Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -15,9 +15,36 @@ fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// The byte that C makes of `x + half`, and what of it is at most `top`.
+/// What C makes of `x + half`, toward zero, and what of it is at most `top`; for numbers that are not negative then. Where the
+/// inverse of a scale is infinite, codes are NaN and infinities, which C makes 0.
+#[inline(always)]
 fn code(x: f32, half: f32, top: i32) -> u8 {
-    i32::from(truncated(x + half) as i8).min(top) as u8
+    let x = x + half;
+    let code = nearest(x);
+    let code = if code as f32 > x { code - 1 } else { code };
+    (if code < top { code } else { top }) as u8
+}
+
+/// The number of the largest magnitude, the first where two have it.
+#[inline(always)]
+fn extreme(x: &[f32; 32]) -> f32 {
+    let (mut max, mut min) = ([0.0; 8], [0.0; 8]);
+    for x in x.as_chunks::<8>().0 {
+        for i in 0..8 {
+            max[i] = if x[i] > max[i] { x[i] } else { max[i] };
+            min[i] = if x[i] < min[i] { x[i] } else { min[i] };
+        }
+    }
+    let (mut high, mut low) = (0.0, 0.0);
+    for i in 0..8 {
+        high = if max[i] > high { max[i] } else { high };
+        low = if min[i] < low { min[i] } else { low };
+    }
+    match (high > -low, high < -low) {
+        (true, _) => high,
+        (_, true) => low,
+        _ => largest(x).1,
+    }
 }
 
 /// Blocks with a scale that the largest magnitude sets: codes 0 to 2 `levels` - 1.
@@ -25,32 +52,52 @@ fn code(x: f32, half: f32, top: i32) -> u8 {
 fn plain<B>(x: &[f32], levels: i32, out: &mut [B], pack: fn([u8; 2], &[u8; 32]) -> B) {
     let middle = levels as f32 + 0.5;
     for (x, out) in x.as_chunks::<32>().0.iter().zip(out) {
-        let d = largest(x).1 / -(levels as f32);
+        let d = extreme(x) / -(levels as f32);
         let inverse = inverse(d);
         let mut codes = [0; 32];
-        for i in 0..32 {
-            codes[i] = code(x[i] * inverse, middle, 2 * levels - 1);
+        if inverse.is_finite() {
+            for i in 0..32 {
+                codes[i] = code(x[i] * inverse, middle, 2 * levels - 1);
+            }
         }
         *out = pack(half(d), &codes);
     }
+}
+
+/// The smallest and the largest number; of zeros, the first.
+#[inline(always)]
+fn bounds(x: &[f32; 32]) -> (f32, f32) {
+    let (mut min, mut max) = (f32::MAX, -f32::MAX);
+    let (mut mins, mut maxs) = ([f32::MAX; 8], [-f32::MAX; 8]);
+    for x in x.as_chunks::<8>().0 {
+        for i in 0..8 {
+            mins[i] = if x[i] < mins[i] { x[i] } else { mins[i] };
+            maxs[i] = if x[i] > maxs[i] { x[i] } else { maxs[i] };
+        }
+    }
+    for i in 0..8 {
+        min = if mins[i] < min { mins[i] } else { min };
+        max = if maxs[i] > max { maxs[i] } else { max };
+    }
+    if min == 0.0 {
+        // Its sign is stored.
+        min = x.iter().copied().find(|&x| x == 0.0).unwrap_or(min);
+    }
+    (min, max)
 }
 
 /// Blocks with a scale and a minimum: the smallest and the largest weight set both.
 #[inline(always)]
 fn plain_with_min<B>(x: &[f32], levels: i32, out: &mut [B], pack: fn([u8; 2], [u8; 2], &[u8; 32]) -> B) {
     for (x, out) in x.as_chunks::<32>().0.iter().zip(out) {
-        let (mut min, mut max) = (f32::MAX, -f32::MAX);
-        for &x in x {
-            min = if x < min { x } else { min };
-            max = if x > max { x } else { max };
-        }
+        let (min, max) = bounds(x);
         let d = (max - min) / levels as f32;
         let inverse = inverse(d);
         let mut codes = [0; 32];
-        for i in 0..32 {
-            let scaled = (x[i] - min) * inverse;
-            // Only Q4_1 keeps its codes in range; those of Q5_1 lose their upper bits.
-            codes[i] = if levels == 15 { code(scaled, 0.5, 15) } else { truncated(scaled + 0.5) as u8 };
+        if inverse.is_finite() {
+            for i in 0..32 {
+                codes[i] = code((x[i] - min) * inverse, 0.5, levels);
+            }
         }
         *out = pack(half(d), half(min), &codes);
     }

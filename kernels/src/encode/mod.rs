@@ -260,7 +260,7 @@ macro_rules! encoders {
                 match self.ty {
                     $(<quant::$block as Block>::TYPE => {
                         let out = bytemuck::try_cast_slice_mut::<u8, quant::$block>(out).map_err(|_| Failed)?;
-                        level.run(Row { weights, importance, points: &self.points, out })
+                        level.run_plain(Row { weights, importance, points: &self.points, out })
                     })*
                     _ => Err(Failed),
                 }

@@ -3,7 +3,7 @@
 
 use super::k_quants::superblocks;
 use super::lanes::{Lanes, turn};
-use super::numbers::{TINY, half, nearest, sum_of_squares, truncated, weigh};
+use super::numbers::{TINY, half, largest, nearest, sum_of_squares, truncated, weigh};
 use super::search::magnitudes;
 use super::{Encode, Failed, Points};
 use crate::quant::iq4_nl::LEVELS;
@@ -118,7 +118,7 @@ impl Encode for Iq4Xs {
                 *weighed = weights(x, importance.map(|importance| &importance[l]), sigma2);
             }
             let scales = scales(&turn(x), &turn(&weighed));
-            let d = -super::numbers::largest(&scales).1 / 32.0;
+            let d = -largest(&scales).1 / 32.0;
             let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
             let (mut packed, mut all) = ([0; 8], [[0; 32]; 8]);
             for l in 0..8 {
@@ -154,7 +154,7 @@ impl Encode for Mxfp4 {
     #[inline(always)]
     fn encode_row(x: &[f32], _: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
         for (x, out) in x.as_chunks::<32>().0.iter().zip(out) {
-            let (magnitude, _) = super::numbers::largest(x);
+            let (magnitude, _) = largest(x);
             let e = if magnitude > 0.0 { truncated(floor_log2(magnitude) - 2.0 + 127.0) as u8 } else { 0 };
             *out = Self::pack(e, &tiny_floats(x, half_e8m0(e)));
         }
@@ -174,7 +174,7 @@ impl Encode for Nvfp4 {
         for (x, out) in x.as_chunks::<64>().0.iter().zip(out) {
             let (mut d, mut codes) = ([0; 4], [[0; 16]; 4]);
             for (g, x) in x.as_chunks::<16>().0.iter().enumerate() {
-                d[g] = ue4m3(super::numbers::largest(x).0 / 6.0);
+                d[g] = ue4m3(largest(x).0 / 6.0);
                 codes[g] = tiny_floats(x, half_ue4m3(d[g]));
             }
             *out = Self::pack(d, &codes);
