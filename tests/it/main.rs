@@ -27,6 +27,7 @@ mod logits;
 mod memory;
 mod models;
 mod peers;
+mod quantize;
 mod sampler;
 mod templates;
 mod tokenizers;
