@@ -99,7 +99,8 @@ fn settle<const DIM: usize, const LEVELS: usize>(
 fn magnitudes<const N: usize>(x: &[f32; N], weights: &[f32; N], even: bool) -> ([f32; N], [u8; 4]) {
     let (mut magnitudes, mut signs) = ([0.0; N], [0; 4]);
     for i in 0..N {
-        let negative = !(x[i] >= 0.0);
+        // Weights are finite: there is no third case.
+        let negative = x[i] < 0.0;
         magnitudes[i] = if negative { -x[i] } else { x[i] };
         signs[i / 8] |= u8::from(negative) << (i % 8);
     }
@@ -222,6 +223,9 @@ fn scales<const GROUPS: usize>(scales: &[f32; GROUPS]) -> Option<(f32, [u8; GROU
     Some((d, scales.map(|scale| nearest(0.5 * (inverse * scale - 1.0)).clamp(0, 15) as u8)))
 }
 
+/// The groups of a superblock; its scale, and the codes of their scales.
+type Superblock<const N: usize, const GROUPS: usize> = ([Group<N>; GROUPS], Option<(f32, [u8; GROUPS])>);
+
 /// All groups of a superblock: the groups' points and signs, the superblock's scale, and codes of the groups' scales. Without a
 /// scale the whole superblock is zero.
 #[inline(always)]
@@ -230,7 +234,7 @@ fn superblock<const N: usize, const GROUPS: usize, const DIM: usize, const LEVEL
     grid: &Grid<DIM>,
     x: &[f32; 256],
     weights: impl Fn(usize, &[f32; N]) -> [f32; N],
-) -> Result<([Group<N>; GROUPS], Option<(f32, [u8; GROUPS])>), Failed> {
+) -> Result<Superblock<N, GROUPS>, Failed> {
     let mut groups: [Group<N>; GROUPS] =
         core::array::from_fn(|_| Group { points: [0; 8], signs: [0; 4], scale: 0.0, skipped: true });
     for (g, (x, out)) in x.as_chunks::<N>().0.iter().zip(&mut groups).enumerate() {

@@ -6,6 +6,11 @@
 //!
 //! An [`Encoder`] is made once for a type, which builds the tables of the IQ formats, and then encodes any number of rows.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "several arrays of fixed length go in step, and the compiler sees their bounds; iterators hide them from it"
+)]
+
 mod check;
 mod iq1;
 mod iq2_iq3;

@@ -1,7 +1,5 @@
 //! Files made smaller: the rules and the bytes of llama-quantize, and what happens to files on the way.
 
-pub mod rows;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
@@ -14,10 +12,10 @@ use gristmill::{Error, GgmlType};
 use serde_json::Value as Json;
 
 /// A folder of its own, removed in the end.
-pub struct Folder(pub PathBuf);
+struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("gristmill-quantize-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
