@@ -602,6 +602,90 @@ pub enum Error {
         /// What it is.
         found: f32,
     },
+    // ---- quantize
+    /// No mix has this name.
+    #[error("there is no type or mix {found:?}; these are: {}", known.join(", "))]
+    QuantizeMix {
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// The result would replace what it is made of.
+    #[error(
+        "{path} is the input itself, which is read while the output is written: give the output another name"
+    )]
+    QuantizeOntoInput {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A pattern for tensors' names cannot be used.
+    #[error("the pattern {pattern:?} for tensors' names must be a regular expression: {reason}")]
+    TensorPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name of a tensor does not tell its layer.
+    #[error(
+        "the name of the tensor `{tensor}` must tell a layer below {layers}, as in `blk.0.`: the model has experts"
+    )]
+    TensorLayer {
+        /// The tensor.
+        tensor: String,
+        /// How many layers there are.
+        layers: u64,
+    },
+    /// A tensor would be garbage in this type without an importance matrix.
+    #[error(
+        "the tensor `{tensor}` cannot be made {ty} without its importance: give an importance matrix that has it, or \
+         choose a type of more bits"
+    )]
+    ImportanceMissing {
+        /// The tensor.
+        tensor: String,
+        /// The type that it should get.
+        ty: GgmlType,
+    },
+    /// An importance matrix does not fit a tensor.
+    #[error(
+        "the importance of `{tensor}` must be {expected} numbers, found {found}: it was measured with another model"
+    )]
+    ImportanceShape {
+        /// The tensor.
+        tensor: String,
+        /// Its columns, times its experts.
+        expected: usize,
+        /// Numbers in the importance matrix.
+        found: usize,
+    },
+    /// A file is no importance matrix, or a damaged one.
+    #[error("not a usable importance matrix: {reason}")]
+    Imatrix {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor could not be made another type.
+    #[error("the tensor `{tensor}`: {source}")]
+    Encode {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: gristmill_kernels::encode::EncodeError,
+    },
+    /// A tensor holds infinities or NaN, or would hold them in a type of smaller range.
+    #[error(
+        "block {block} of the tensor `{tensor}` holds an infinity or NaN as {ty}: the file is damaged, or {ty} too narrow"
+    )]
+    TensorDamaged {
+        /// The tensor.
+        tensor: String,
+        /// The type in which it does.
+        ty: GgmlType,
+        /// Which block, counted from 0.
+        block: u64,
+    },
     // ---- ggml
     /// This ggml has no such operation for this tensor type.
     #[cfg(feature = "ggml")]

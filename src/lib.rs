@@ -59,7 +59,8 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them, and [`embed`] makes vectors of texts. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, [`embed`] makes vectors of texts, and [`quantize`] makes files smaller. The arithmetic
+//! is a package of its own, [`gristmill_kernels`].
 
 mod backend;
 pub mod embed;
@@ -69,6 +70,7 @@ pub mod generate;
 pub mod ggml;
 pub mod gguf;
 pub mod model;
+pub mod quantize;
 pub mod text;
 
 pub use backend::{BackendKind, CacheType, CacheTypes};

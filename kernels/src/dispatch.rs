@@ -40,6 +40,24 @@ impl Level {
             Kind::NeonI8mm => unsafe { neon_i8mm(task) },
         }
     }
+
+    /// Runs a task that speaks no words of the vocabulary and only wants the level's instructions: those of the dot products are of
+    /// no use to it, so it is not compiled for levels that differ by them.
+    #[inline]
+    pub(crate) fn run_plain<T: Task>(self, task: T) -> T::Output {
+        match self.kind() {
+            Kind::Scalar => task.run(Scalar),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these kinds of levels are only made where the processor has AVX2, FMA and F16C.
+            Kind::Avx2 | Kind::AvxVnni => unsafe { avx2(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: and this one where it has AVX-512 F, BW, DQ, VL and VNNI.
+            Kind::Avx512 => unsafe { avx512(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: these kinds of levels are only made where the processor has NEON.
+            Kind::Neon | Kind::NeonDotprod | Kind::NeonI8mm => unsafe { neon(task) },
+        }
+    }
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! The arithmetic of gristmill: what a format's bits mean ([`quant`]), what a processor can say ([`simd`]),
 //! and the loops over rows that join the two.
 //!
-//! This crate is `no_std` and allocates nothing. It knows no file, no thread and no model: slices come in,
+//! This crate is `no_std` and allocates nothing but the tables of [`encode`]. It knows no file, no thread and no model: slices come in,
 //! slices go out. Every result is the same, bit for bit, at every [`Level`](simd::Level).
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 #![allow(
@@ -9,10 +9,13 @@
     reason = "lengths are checked where a call enters the crate; inside, indices are bounded by them"
 )]
 
+extern crate alloc;
+
 pub mod activation;
 pub mod activations;
 pub mod attention;
 mod dispatch;
+pub mod encode;
 mod gemm;
 mod gemv;
 mod mismatch;

@@ -35,3 +35,18 @@ impl Interrupt {
         done
     }
 }
+
+/// A flag that Ctrl-C sets, for work that looks at it; at the second time the program ends.
+pub fn flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let installed = ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+    if let Err(error) = installed {
+        tracing::warn!(%error, "Ctrl-C ends the program at once");
+    }
+    stop
+}

@@ -15,6 +15,7 @@ mod model;
 mod npy;
 mod output;
 mod progress;
+mod quantize;
 mod template;
 mod tokenize;
 
@@ -54,6 +55,7 @@ enum Command {
     Logits(logits::Logits),
     Embed(embed::Embed),
     Bench(bench::Bench),
+    Quantize(quantize::Quantize),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args, common),
         Command::Embed(args) => embed::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
+        Command::Quantize(args) => quantize::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,16 @@ pub fn runs(what: &'static str, runs: usize) -> Bar {
     Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
 }
 
+/// A bar over `bytes` bytes of a file; invisible where nobody would see it.
+pub fn bytes(what: &'static str, bytes: u64) -> Bar {
+    if !stderr().is_terminal() {
+        return Bar(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new(bytes).with_message(what);
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left");
+    Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
 /// A bar that vanishes when it is dropped.
 pub struct Bar(ProgressBar);
 

@@ -14,9 +14,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &["error", "gguf", "text", "backend"]),
     ("generate", &["error", "gguf", "text", "backend", "model"]),
     ("embed", &["error", "text", "backend", "model", "generate"]),
+    ("quantize", &["error", "gguf", "backend", "model"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
-    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "embed", "ggml"]),
+    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "ggml"]),
     ("main", &["cli"]),
     ("cli", &[]),
 ];

@@ -28,6 +28,7 @@ mod logits;
 mod memory;
 mod models;
 mod peers;
+mod quantize;
 mod sampler;
 mod templates;
 mod tokenizers;

@@ -16,6 +16,14 @@ pub struct Bf16 {
     w: [u8; 2],
 }
 
+impl Bf16 {
+    /// A weight from its bytes.
+    #[inline(always)]
+    pub(crate) fn pack(w: [u8; 2]) -> Self {
+        Self { w }
+    }
+}
+
 impl Block for Bf16 {
     const TYPE: GgmlType = GgmlType::BF16;
 

@@ -11,6 +11,21 @@ pub(crate) fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
     core::array::from_fn(|i| (bytes[i % 16] >> (i / 16 * 4)) & 0x0f)
 }
 
+/// The bytes of which [`nibbles`] gives these codes, each below 16; fifth bits are left out.
+#[inline(always)]
+pub(crate) fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for j in 0..16 {
+        bytes[j] = codes[j] & 0x0f | codes[j + 16] << 4;
+    }
+    bytes
+}
+
+/// Pairs of numbers below 16, a byte each: the first in the lower half.
+pub(crate) fn pack_pairs<const N: usize, const HALF: usize>(numbers: &[u8; N]) -> [u8; HALF] {
+    core::array::from_fn(|j| numbers[2 * j] & 0x0f | numbers[2 * j + 1] << 4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,14 @@ pub struct F16 {
     w: [u8; 2],
 }
 
+impl F16 {
+    /// A weight from its bytes.
+    #[inline(always)]
+    pub(crate) fn pack(w: [u8; 2]) -> Self {
+        Self { w }
+    }
+}
+
 impl Block for F16 {
     const TYPE: GgmlType = GgmlType::F16;
 

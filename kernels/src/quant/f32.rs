@@ -16,6 +16,14 @@ pub struct F32 {
     w: [u8; 4],
 }
 
+impl F32 {
+    /// A weight from its bytes.
+    #[inline(always)]
+    pub(crate) fn pack(w: [u8; 4]) -> Self {
+        Self { w }
+    }
+}
+
 impl Block for F32 {
     const TYPE: GgmlType = GgmlType::F32;
 

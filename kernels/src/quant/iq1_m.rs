@@ -26,6 +26,22 @@ pub struct Iq1M {
 }
 
 impl Iq1M {
+    /// A block with this scale and these codes of the groups' scales; `point` gives each point, and whether it is shifted down.
+    pub(crate) fn pack(d: [u8; 2], scales: &[u8; 16], point: impl Fn(usize) -> (u16, bool)) -> Self {
+        let (mut qs, mut qh) = ([0; 32], [0; 16]);
+        for p in 0..32 {
+            let (index, down) = point(p);
+            qs[p] = index as u8;
+            qh[p / 2] |= ((index >> 8 & 0x07) as u8 | u8::from(down) << 3) << (p % 2 * 4);
+        }
+        let d = u16::from_le_bytes(d);
+        let scales = core::array::from_fn(|s| {
+            let above = (d >> (4 * s) & 0x0f) << 12;
+            (0..4).fold(above, |all, t| all | u16::from(scales[4 * s + t] & 0x07) << (3 * t)).to_le_bytes()
+        });
+        Self { qs, qh, scales }
+    }
+
     /// Nibble `p` (0 to 31) of `qh`.
     fn high(&self, p: usize) -> u8 {
         self.qh[p / 2] >> (p % 2 * 4) & 0x0f

@@ -36,6 +36,22 @@ pub struct Iq1S {
 }
 
 impl Iq1S {
+    /// A block with this scale and these codes of the groups' scales; `group` gives each group's points, and whether they are
+    /// shifted down.
+    pub(crate) fn pack<'a>(
+        d: [u8; 2],
+        scales: &[u8; 8],
+        group: impl Fn(usize) -> (&'a [u16; 4], bool),
+    ) -> Self {
+        let qs = core::array::from_fn(|p| group(p / 4).0[p % 4] as u8);
+        let qh = core::array::from_fn(|g| {
+            let (points, down) = group(g);
+            let above = u16::from(down) << 15 | u16::from(scales[g] & 0x07) << 12;
+            (0..4).fold(above, |qh, l| qh | (points[l] >> 8 & 0x07) << (3 * l)).to_le_bytes()
+        });
+        Self { d, qs, qh }
+    }
+
     /// The coordinates, -1 to 1, of the weights of group `g` (0 to 7); its scale, 1 to 15 and odd; its shift.
     pub(crate) fn group(&self, g: usize) -> ([i8; 32], u8, f32) {
         let qh = u16::from_le_bytes(self.qh[g]);

@@ -28,6 +28,18 @@ pub struct Iq2S {
 }
 
 impl Iq2S {
+    /// A block with this scale and these codes of the groups' scales; `point` gives each point and its signs.
+    pub(crate) fn pack(d: [u8; 2], scales: &[u8; 16], point: impl Fn(usize) -> (u16, u8)) -> Self {
+        let (mut qs, mut signs, mut qh) = ([0; 32], [0; 32], [0; 8]);
+        for p in 0..32 {
+            let index;
+            (index, signs[p]) = point(p);
+            qs[p] = index as u8;
+            qh[p / 4] |= ((index >> 8 & 0x03) as u8) << (p % 4 * 2);
+        }
+        Self { d, qs, signs, qh, scales: bits::pack_pairs(scales) }
+    }
+
     /// The 32 weights from `32 * g` on (`g` from 0 to 7) in units of their scales, -43 to 43.
     pub(crate) fn levels(&self, g: usize) -> [i8; 32] {
         from_points(|l| {

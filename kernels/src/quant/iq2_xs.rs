@@ -43,6 +43,15 @@ pub struct Iq2Xs {
 }
 
 impl Iq2Xs {
+    /// A block with this scale and these codes of the groups' scales; `point` gives each point and its signs.
+    pub(crate) fn pack(d: [u8; 2], scales: &[u8; 16], point: impl Fn(usize) -> (u16, u8)) -> Self {
+        let qs = core::array::from_fn(|p| {
+            let (index, signs) = point(p);
+            (index | u16::from(signs & 0x7f) << 9).to_le_bytes()
+        });
+        Self { d, qs, scales: bits::pack_pairs(scales) }
+    }
+
     /// The 32 weights from `32 * g` on (`g` from 0 to 7) in units of their scales, -43 to 43.
     pub(crate) fn levels(&self, g: usize) -> [i8; 32] {
         from_points(|l| {

@@ -22,6 +22,12 @@ pub(crate) fn from_points(point: impl Fn(usize) -> [i8; 8]) -> [i8; 32] {
     core::array::from_fn(|j| points[j / 8][j % 8])
 }
 
+/// Four times the first seven of eight signs, and four bits of a scale above them.
+pub(crate) fn pack_even_signs(signs: &[u8; 4], scale: u8) -> [u8; 4] {
+    let packed = (0..4).fold(u32::from(scale) << 28, |all, l| all | u32::from(signs[l] & 0x7f) << (7 * l));
+    packed.to_le_bytes()
+}
+
 /// 256 weights of type `iq2_xxs`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -31,6 +37,17 @@ pub struct Iq2Xxs {
 }
 
 impl Iq2Xxs {
+    /// A block with this scale; `group` gives each group's points, their signs, and the code of its scale.
+    pub(crate) fn pack<'a>(d: [u8; 2], group: impl Fn(usize) -> (&'a [u16; 8], &'a [u8; 4], u8)) -> Self {
+        let qs = core::array::from_fn(|g| {
+            let (points, signs, scale) = group(g);
+            let [p0, p1, p2, p3, ..] = points.map(|point| point as u8);
+            let [s0, s1, s2, s3] = pack_even_signs(signs, scale);
+            [p0, p1, p2, p3, s0, s1, s2, s3]
+        });
+        Self { d, qs }
+    }
+
     /// The weights of group `g` (0 to 7) in units of its scale, -43 to 43, and `sc`, 0 to 15.
     pub(crate) fn group(&self, g: usize) -> ([i8; 32], u8) {
         let [p0, p1, p2, p3, s0, s1, s2, s3] = self.qs[g];

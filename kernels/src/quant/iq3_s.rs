@@ -27,6 +27,25 @@ pub struct Iq3S {
 }
 
 impl Iq3S {
+    /// A block with this scale and these codes of the groups' scales; `group` gives each group's points and their
+    /// signs, `ninth` the points whose indices' ninth bits it has (the same, but where ggml loses its place).
+    pub(crate) fn pack<'a>(
+        d: [u8; 2],
+        scales: &[u8; 8],
+        group: impl Fn(usize) -> (&'a [u16; 8], &'a [u8; 4]),
+        ninth: impl Fn(usize) -> &'a [u16; 8],
+    ) -> Self {
+        Self {
+            d,
+            qs: core::array::from_fn(|p| group(p / 8).0[p % 8] as u8),
+            qh: core::array::from_fn(|g| {
+                (0..8).fold(0, |bits, p| bits | ((ninth(g)[p] >> 8 & 1) as u8) << p)
+            }),
+            signs: core::array::from_fn(|j| group(j / 4).1[j % 4]),
+            scales: bits::pack_pairs(scales),
+        }
+    }
+
     /// The weights of group `g` (0 to 7) in units of its scale, -15 to 15.
     pub(crate) fn levels(&self, g: usize) -> [i8; 32] {
         let point = |p: usize| {

@@ -13,7 +13,8 @@
 //! ```
 
 use super::fast::{Groups, Scale};
-use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
+use super::iq2_xxs::{from_points, pack_even_signs};
+use super::{Block, Codes, GgmlType, Superblock, bits, grids};
 use crate::simd::Isa;
 
 /// Eight coordinates from two points of four.
@@ -33,6 +34,16 @@ pub struct Iq3Xxs {
 }
 
 impl Iq3Xxs {
+    /// A block with this scale; `group` gives each group's points, their signs, and the code of its scale.
+    pub(crate) fn pack<'a>(d: [u8; 2], group: impl Fn(usize) -> (&'a [u16; 8], &'a [u8; 4], u8)) -> Self {
+        let qs = core::array::from_fn(|p| group(p / 8).0[p % 8] as u8);
+        let signs = core::array::from_fn(|g| {
+            let (_, signs, scale) = group(g);
+            pack_even_signs(signs, scale)
+        });
+        Self { d, qs, signs }
+    }
+
     /// The weights of group `g` (0 to 7) in units of its scale, -62 to 62, and `sc`, 0 to 15.
     pub(crate) fn group(&self, g: usize) -> ([i8; 32], u8) {
         let signs = u32::from_le_bytes(self.signs[g]);

@@ -30,6 +30,11 @@ pub struct Iq4Nl {
 }
 
 impl Iq4Nl {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 32]) -> Self {
+        Self { d, qs: bits::pack_nibbles(codes) }
+    }
+
     /// The weights in units of the scale, -127 to 113.
     pub(crate) fn levels(&self) -> [i8; 32] {
         levels(&self.qs)

@@ -26,6 +26,17 @@ pub struct Iq4Xs {
 }
 
 impl Iq4Xs {
+    /// A block with this scale, these group scales (raised by 32: 0 to 63) and codes.
+    pub(crate) fn pack(d: [u8; 2], scales: &[u8; 8], codes: &[[u8; 32]; 8]) -> Self {
+        let (mut high, mut scales_l) = (0, [0; 4]);
+        for (g, &scale) in scales.iter().enumerate() {
+            scales_l[g / 2] |= (scale & 0x0f) << (g % 2 * 4);
+            high |= u16::from(scale >> 4) << (2 * g);
+        }
+        let qs = codes.each_ref().map(bits::pack_nibbles);
+        Self { d, scales_h: high.to_le_bytes(), scales_l, qs }
+    }
+
     /// The scales of the groups, already less 32: -32 to 31.
     #[inline(always)]
     pub(crate) fn scales(&self) -> [i8; 8] {

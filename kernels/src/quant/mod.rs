@@ -50,7 +50,7 @@ pub mod tq2_0;
 mod bits;
 mod fast;
 mod ggml_type;
-mod grids;
+pub(crate) mod grids;
 
 pub(crate) use fast::eight;
 pub use fast::{Codes, Groups, Scale, Scaled, Superblock};

@@ -34,6 +34,11 @@ pub struct Mxfp4 {
 }
 
 impl Mxfp4 {
+    /// A block with this exponent and these codes.
+    pub(crate) fn pack(e: u8, codes: &[u8; 32]) -> Self {
+        Self { e, qs: bits::pack_nibbles(codes) }
+    }
+
     /// The weights in units of half the scale, -12 to 12.
     pub(crate) fn doubled(&self) -> [i8; 32] {
         bits::nibbles(&self.qs).map(|q| DOUBLED[usize::from(q & 0x0f)])

@@ -45,6 +45,12 @@ pub struct Nvfp4 {
 }
 
 impl Nvfp4 {
+    /// A block with these scales and the codes of each group.
+    pub(crate) fn pack(d: [u8; 4], codes: &[[u8; 16]; 4]) -> Self {
+        let qs = core::array::from_fn(|g| core::array::from_fn(|j| codes[g][j] | codes[g][j + 8] << 4));
+        Self { d, qs }
+    }
+
     /// The weights of group `g` (0 to 3) in units of half its scale, -12 to 12.
     pub(crate) fn doubled(&self, g: usize) -> [i8; 16] {
         core::array::from_fn(|j| DOUBLED[usize::from(self.qs[g][j % 8] >> (j / 8 * 4) & 0x0f)])

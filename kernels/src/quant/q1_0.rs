@@ -20,6 +20,15 @@ pub struct Q1_0 {
 }
 
 impl Q1_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 128]) -> Self {
+        let mut qs = [0; 16];
+        for (i, code) in codes.iter().enumerate() {
+            qs[i / 8] |= (code & 1) << (i % 8);
+        }
+        Self { d, qs }
+    }
+
     /// The codes `q`, 0 or 1, of the 32 weights from `32 * g` on (`g` from 0 to 3).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         core::array::from_fn(|j| self.qs[g * 4 + j / 8] >> (j % 8) & 1)

@@ -20,6 +20,15 @@ pub struct Q2_0 {
 }
 
 impl Q2_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 64]) -> Self {
+        let mut qs = [0; 16];
+        for (i, code) in codes.iter().enumerate() {
+            qs[i / 4] |= (code & 0x03) << (i % 4 * 2);
+        }
+        Self { d, qs }
+    }
+
     /// The codes `q`, 0 to 3, of the 32 weights from `32 * g` on (`g` 0 or 1).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         core::array::from_fn(|j| self.qs[g * 8 + j / 4] >> (j % 4 * 2) & 0x03)

@@ -20,6 +20,17 @@ pub(crate) fn two_bit_codes(qs: &[u8; 64], g: usize) -> [u8; 32] {
     core::array::from_fn(|j| (qs[g / 4 * 32 + j] >> (g % 4 * 2)) & 0x03)
 }
 
+/// The lower two bits of all codes, as [`two_bit_codes`] finds them.
+pub(crate) fn pack_two_bits(codes: &[u8; 256]) -> [u8; 64] {
+    let mut qs = [0; 64];
+    for (half, qs) in codes.as_chunks::<128>().0.iter().zip(qs.as_chunks_mut::<32>().0) {
+        for j in 0..32 {
+            qs[j] = (0..4).fold(0, |byte, k| byte | (half[32 * k + j] & 0x03) << (2 * k));
+        }
+    }
+    qs
+}
+
 /// [`two_bit_codes`] in the words of an instruction set.
 #[inline(always)]
 pub(super) fn load_two_bits<I: Isa>(isa: I, qs: &[u8; 64], g: usize) -> I::Bytes {
@@ -43,6 +54,11 @@ pub struct Q2K {
 }
 
 impl Q2K {
+    /// A block with these scales of scales and of minimums, packed group scales, and codes.
+    pub(crate) fn pack(d: [u8; 2], dmin: [u8; 2], scales: [u8; 16], codes: &[u8; 256]) -> Self {
+        Self { scales, qs: pack_two_bits(codes), d, dmin }
+    }
+
     /// The codes `q`, 0 to 3, of the 32 weights from `32 * g` on (`g` from 0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         two_bit_codes(&self.qs, g)

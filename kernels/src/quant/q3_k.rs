@@ -27,6 +27,20 @@ pub struct Q3K {
 }
 
 impl Q3K {
+    /// A block with this scale, these group scales (raised by 32: 0 to 63) and codes.
+    pub(crate) fn pack(d: [u8; 2], scales: &[u8; 16], codes: &[u8; 256]) -> Self {
+        let mut packed = [0; 12];
+        for (t, scale) in scales.iter().enumerate() {
+            packed[t % 8] |= (scale & 0x0f) << (t / 8 * 4);
+            packed[8 + t % 4] |= scale >> 4 << (t / 4 * 2);
+        }
+        let mut hmask = [0; 32];
+        for (i, code) in codes.iter().enumerate() {
+            hmask[i % 32] |= (code >> 2 & 1) << (i / 32);
+        }
+        Self { hmask, qs: q2_k::pack_two_bits(codes), scales: packed, d }
+    }
+
     /// The codes `q`, 0 to 7, of the 32 weights from `32 * g` on (`g` from 0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         let low = q2_k::two_bit_codes(&self.qs, g);

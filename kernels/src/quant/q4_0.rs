@@ -21,6 +21,11 @@ pub struct Q4_0 {
 }
 
 impl Q4_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 32]) -> Self {
+        Self { d, qs: bits::pack_nibbles(codes) }
+    }
+
     /// The codes `q`, 0 to 15.
     pub(crate) fn codes(&self) -> [u8; 32] {
         bits::nibbles(&self.qs)

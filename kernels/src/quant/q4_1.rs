@@ -23,6 +23,11 @@ pub struct Q4_1 {
 }
 
 impl Q4_1 {
+    /// A block with this scale, this minimum and these codes.
+    pub(crate) fn pack(d: [u8; 2], m: [u8; 2], codes: &[u8; 32]) -> Self {
+        Self { d, m, qs: bits::pack_nibbles(codes) }
+    }
+
     /// The codes `q`, 0 to 15.
     pub(crate) fn codes(&self) -> [u8; 32] {
         bits::nibbles(&self.qs)

@@ -46,6 +46,26 @@ pub(crate) fn four_bit_codes(qs: &[u8; 128], g: usize) -> [u8; 32] {
     core::array::from_fn(|j| qs[g / 2 * 32 + j] >> (g % 2 * 4) & 0x0f)
 }
 
+/// The lower four bits of all codes, as [`four_bit_codes`] finds them.
+pub(crate) fn pack_four_bits(codes: &[u8; 256]) -> [u8; 128] {
+    core::array::from_fn(|i| {
+        let (low, high) = (codes[i / 32 * 64 + i % 32], codes[i / 32 * 64 + 32 + i % 32]);
+        low & 0x0f | high << 4
+    })
+}
+
+/// The scales and minimums of the groups, as [`scales_and_mins`] finds them. Numbers above 63, which only weights out of
+/// all proportion give, spill over as they do in ggml.
+pub(crate) fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for g in 0..4 {
+        packed[g] = scales[g] | scales[g + 4] >> 4 << 6;
+        packed[g + 4] = mins[g] | mins[g + 4] >> 4 << 6;
+        packed[g + 8] = scales[g + 4] & 0x0f | mins[g + 4] << 4;
+    }
+    packed
+}
+
 /// [`four_bit_codes`] in the words of an instruction set.
 #[inline(always)]
 pub(super) fn load_four_bits<I: Isa>(isa: I, qs: &[u8; 128], g: usize) -> I::Bytes {
@@ -54,6 +74,11 @@ pub(super) fn load_four_bits<I: Isa>(isa: I, qs: &[u8; 128], g: usize) -> I::Byt
 }
 
 impl Q4K {
+    /// A block with these scales of scales and of minimums, packed group scales, and codes.
+    pub(crate) fn pack(d: [u8; 2], dmin: [u8; 2], scales: [u8; 12], codes: &[u8; 256]) -> Self {
+        Self { d, dmin, scales, qs: pack_four_bits(codes) }
+    }
+
     /// The codes `q`, 0 to 15, of group `g` (0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         four_bit_codes(&self.qs, g)

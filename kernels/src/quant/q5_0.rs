@@ -19,6 +19,15 @@ pub(crate) fn with_fifth_bits(low: [u8; 32], qh: [u8; 4]) -> [u8; 32] {
     core::array::from_fn(|i| low[i] | ((qh >> i & 1) as u8) << 4)
 }
 
+/// The fifth bits of the codes, as they are stored.
+pub(crate) fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+    let mut qh = 0;
+    for (i, code) in codes.iter().enumerate() {
+        qh |= u32::from(code >> 4 & 1) << i;
+    }
+    qh.to_le_bytes()
+}
+
 /// The codes of [`with_fifth_bits`] in the words of an instruction set.
 #[inline(always)]
 pub(super) fn load_codes<I: Isa>(isa: I, qs: &[u8; 16], qh: [u8; 4]) -> I::Bytes {
@@ -53,6 +62,11 @@ pub struct Q5_0 {
 }
 
 impl Q5_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 32]) -> Self {
+        Self { d, qh: fifth_bits(codes), qs: bits::pack_nibbles(codes) }
+    }
+
     /// The codes `q`, 0 to 31.
     pub(crate) fn codes(&self) -> [u8; 32] {
         with_fifth_bits(bits::nibbles(&self.qs), self.qh)

@@ -25,6 +25,11 @@ pub struct Q5_1 {
 }
 
 impl Q5_1 {
+    /// A block with this scale, this minimum and these codes.
+    pub(crate) fn pack(d: [u8; 2], m: [u8; 2], codes: &[u8; 32]) -> Self {
+        Self { d, m, qh: q5_0::fifth_bits(codes), qs: bits::pack_nibbles(codes) }
+    }
+
     /// The codes `q`, 0 to 31.
     pub(crate) fn codes(&self) -> [u8; 32] {
         q5_0::with_fifth_bits(bits::nibbles(&self.qs), self.qh)

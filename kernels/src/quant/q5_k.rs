@@ -26,6 +26,15 @@ pub struct Q5K {
 }
 
 impl Q5K {
+    /// A block with these scales of scales and of minimums, packed group scales, and codes.
+    pub(crate) fn pack(d: [u8; 2], dmin: [u8; 2], scales: [u8; 12], codes: &[u8; 256]) -> Self {
+        let mut qh = [0; 32];
+        for (i, code) in codes.iter().enumerate() {
+            qh[i % 32] |= (code >> 4 & 1) << (i / 32);
+        }
+        Self { d, dmin, scales, qh, qs: q4_k::pack_four_bits(codes) }
+    }
+
     /// The codes `q`, 0 to 31, of group `g` (0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         let low = q4_k::four_bit_codes(&self.qs, g);

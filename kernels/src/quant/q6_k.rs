@@ -27,6 +27,17 @@ pub struct Q6K {
 }
 
 impl Q6K {
+    /// A block with this scale, these group scales and codes.
+    pub(crate) fn pack(d: [u8; 2], scales: [i8; 16], codes: &[u8; 256]) -> Self {
+        let (mut ql, mut qh) = ([0; 128], [0; 64]);
+        for (i, code) in codes.iter().enumerate() {
+            let (half, quarter, j) = (i / 128, i / 32 % 4, i % 32);
+            ql[half * 64 + quarter % 2 * 32 + j] |= (code & 0x0f) << (quarter / 2 * 4);
+            qh[half * 32 + j] |= (code >> 4 & 0x03) << (quarter * 2);
+        }
+        Self { ql, qh, scales, d }
+    }
+
     /// The codes `q`, 0 to 63, of the 32 weights from `32 * g` on (`g` from 0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         let (half, quarter) = (g / 4, g % 4);

@@ -19,6 +19,13 @@ pub struct Q8_0 {
     qs: [i8; 32],
 }
 
+impl Q8_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], qs: [i8; 32]) -> Self {
+        Self { d, qs }
+    }
+}
+
 impl Block for Q8_0 {
     const TYPE: GgmlType = GgmlType::Q8_0;
 

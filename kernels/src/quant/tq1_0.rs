@@ -33,6 +33,21 @@ pub struct Tq1_0 {
 }
 
 impl Tq1_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 256]) -> Self {
+        // The fraction of 256 is rounded up, so that the digits come back.
+        let byte = |digits: u8| (u16::from(digits) * 256).div_ceil(243) as u8;
+        let five = |at: usize, stride: usize| {
+            byte((0..5).fold(0_u8, |all, n| all.wrapping_mul(3).wrapping_add(codes[at + n * stride])))
+        };
+        let four = |j: usize| {
+            let digits = (0..4).fold(0_u8, |all, n| all.wrapping_mul(3).wrapping_add(codes[240 + j + 4 * n]));
+            byte(digits.wrapping_mul(3))
+        };
+        let qs = core::array::from_fn(|j| if j < 32 { five(j, 32) } else { five(160 + j - 32, 16) });
+        Self { qs, qh: core::array::from_fn(four), d }
+    }
+
     /// The codes `q`, 0 to 2, of the 32 weights from `32 * g` on (`g` from 0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         core::array::from_fn(|j| match 32 * g + j {

@@ -21,6 +21,11 @@ pub struct Tq2_0 {
 }
 
 impl Tq2_0 {
+    /// A block with this scale and these codes.
+    pub(crate) fn pack(d: [u8; 2], codes: &[u8; 256]) -> Self {
+        Self { qs: q2_k::pack_two_bits(codes), d }
+    }
+
     /// The codes `q`, 0 to 3, of the 32 weights from `32 * g` on (`g` from 0 to 7).
     pub(crate) fn codes(&self, g: usize) -> [u8; 32] {
         q2_k::two_bit_codes(&self.qs, g)

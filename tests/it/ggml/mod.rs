@@ -12,6 +12,7 @@
 
 mod backend;
 mod dequantize;
+mod encode;
 mod files;
 mod products;
 mod rows;
