@@ -269,7 +269,7 @@ fn embeddings_are_a_numpy_file() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/architectures/nomic-bert.gguf");
     let (note, _, (width, mean)) = embed(&["embed", model, "--tokens", "3,4,5"]);
     assert_eq!((note.as_str(), width, mean.len()), ("", 32, 32));
-    assert!(grist(["generate", model, "-p", "a"]).failed(1).contains("encoder"));
+    assert!(grist(["logits", model, "--tokens", "3", "--out", "-"]).failed(1).contains("encoder"));
     assert!(
         grist(["inspect", model]).ok().contains("kind          encoder, for embeddings (pooling: mean)\n")
     );
