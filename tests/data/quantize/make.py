@@ -6,7 +6,7 @@ Needs the packages gguf and numpy. `models` describes models made up for the rul
 of them and each mix, a letter for each tensor in the order of the output ("types" of the head says which); a name with `+` is a run with
 an importance matrix. `checksums` has, for real models of this repository, CRC-32 over each tensor's name, type and bytes, padding and all.
 """
-import json, struct, subprocess, sys, tempfile, zlib
+import json, re, struct, subprocess, sys, tempfile, zlib
 from pathlib import Path
 
 import gguf
@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
 MIXES = """Q1_0 Q2_0 Q4_0 Q4_1 MXFP4_MOE Q5_0 Q5_1 IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ1_S IQ1_M TQ1_0 TQ2_0 Q2_K Q2_K_S IQ3_XXS IQ3_S IQ3_M
 IQ3_XS Q3_K_S Q3_K_M Q3_K_L IQ4_NL IQ4_XS Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K Q8_0 F16 BF16 F32""".split()
+
+SUPERBLOCKS = "TQ1_0 TQ2_0 Q2_K Q3_K_M Q4_K_M Q5_K_M Q6_K IQ4_XS".split()
 
 
 def model(arch, layers, heads, kv, experts, per_layer, rest, width=256):
@@ -136,6 +138,21 @@ def quantize(model, mix, imatrix, *flags):
         return read(out)
 
 
+def dry_run(model, mix, imatrix):
+    """The types alone, which take no time; None where the real run would refuse."""
+    with tempfile.TemporaryDirectory() as folder:
+        extra = []
+        if imatrix:
+            write_imatrix(Path(folder) / "imatrix.dat", model)
+            extra = ["--imatrix", Path(folder) / "imatrix.dat"]
+        run = subprocess.run([QUANTIZE, "--dry-run", *extra, model, mix], capture_output=True, text=True)
+    said = run.stdout + run.stderr
+    if run.returncode != 0 or "will require an imatrix" in said:
+        return None
+    lines = re.findall(r"^\[ *\d+/ *\d+\] (\S+) .*?type = *(\w+), size = [^(\n]*(?:\((\w+)\))?$", said, re.MULTILINE)
+    return [(name, (after or before).upper()) for name, before, after in lines]
+
+
 def main():
     names, types, checksums = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -144,25 +161,27 @@ def main():
             write(path, description)
             for mix in MIXES:
                 for imatrix in (False, True):
-                    tensors = quantize(path, mix, imatrix)
-                    if tensors is None:
-                        letters = None
-                    else:
-                        for _, ty, _ in tensors:
+                    tensors = dry_run(path, mix, imatrix)
+                    letters = None
+                    if tensors is not None:
+                        assert len(tensors) == len(description["tensors"]), (name, mix, tensors)
+                        for _, ty in tensors:
                             if ty not in names:
                                 names.append(ty)
-                        letters = "".join(chr(65 + names.index(ty)) for _, ty, _ in tensors)
+                        letters = "".join(chr(65 + names.index(ty)) for _, ty in tensors)
                     types[f"{name} {mix}{'+' * imatrix}"] = letters
-    for model in ["vendor/models/tiny-instruct-q8_0.gguf", "tests/data/models/qwen3.f16.gguf", "tests/data/models/gpt2.f16.gguf"]:
-        for mix in MIXES:
-            for imatrix in (False, True):
-                tensors = quantize(ROOT / model, mix, imatrix)
-                if tensors is not None:
-                    crc = 0
-                    for name, ty, data in tensors:
-                        for part in (name.encode(), ty.encode(), data):
-                            crc = zlib.crc32(part, crc)
-                    checksums[f"{model} {mix}{'+' * imatrix}"] = crc
+    runs = [(model, mix, imatrix) for model in ("tests/data/models/qwen3.f16.gguf", "tests/data/models/gpt2.f16.gguf")
+            for mix in MIXES for imatrix in (False, True)]
+    # Rows of 256: the formats with superblocks.
+    runs += [("vendor/models/tiny-instruct-q8_0.gguf", mix, imatrix) for mix in SUPERBLOCKS for imatrix in (False, True)]
+    for model, mix, imatrix in runs:
+        tensors = quantize(ROOT / model, mix, imatrix)
+        if tensors is not None:
+            crc = 0
+            for name, ty, data in tensors:
+                for part in (name.encode(), ty.encode(), data):
+                    crc = zlib.crc32(part, crc)
+            checksums[f"{model} {mix}{'+' * imatrix}"] = crc
     head = dict(reference="llama-quantize of llama.cpp as in llama-cpp-python 0.3.36 (ggml 0.25.3)")
     lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
     lines.append('"letters": ' + json.dumps(names))
