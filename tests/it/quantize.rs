@@ -9,6 +9,7 @@ use gristmill::gguf::{Gguf, Metadata, Writer};
 use gristmill::model::file::ModelFile;
 use gristmill::quantize::{Imatrix, Mix, Options, Splitting, plan, quantize};
 use gristmill::{Error, GgmlType};
+use serde_json::Value as Json;
 
 /// A folder of its own, removed in the end.
 struct Folder(PathBuf);
@@ -44,7 +45,12 @@ fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// An importance for each column of each matrix.
+/// What llama-quantize does; `make.py` beside it made it.
+fn expected() -> Json {
+    serde_json::from_slice(&fs::read(in_repository("tests/data/quantize/expected.json")).unwrap()).unwrap()
+}
+
+/// The importance that `make.py` gave to llama-quantize.
 fn importance(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Imatrix {
     let of = |name: &str, columns: usize| {
         (0..columns).map(|j| ((j * 37 + name.len()) % 101 + 1) as f32 / 64.0).collect::<Vec<_>>()
@@ -59,8 +65,121 @@ fn importance(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Imatrix {
     Imatrix { entries, ..Imatrix::default() }
 }
 
+/// The name of an entry of `expected.json` taken apart: model, mix, and whether there was an importance matrix.
+fn entry(key: &str) -> (&str, Mix, bool) {
+    let (model, mix) = key.split_once(' ').unwrap();
+    (model, Mix::named(mix.trim_end_matches('+')).unwrap(), mix.ends_with('+'))
+}
+
+/// A file with the model that `make.py` describes, with zeros for weights.
+fn made_up(model: &Json) -> Vec<u8> {
+    let architecture = model["architecture"].as_str().unwrap();
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", architecture);
+    for (key, from) in [
+        ("block_count", "layers"),
+        ("attention.head_count", "heads"),
+        ("attention.head_count_kv", "kv_heads"),
+        ("expert_count", "experts"),
+    ] {
+        metadata.set(&format!("{architecture}.{key}"), model[from].as_u64().unwrap() as u32);
+    }
+    let mut writer = Writer::new(metadata).unwrap();
+    let mut sizes = Vec::new();
+    for tensor in model["tensors"].as_array().unwrap() {
+        let name = tensor[0].as_str().unwrap();
+        let shape: Vec<usize> =
+            tensor[1].as_array().unwrap().iter().map(|size| size.as_u64().unwrap() as usize).collect();
+        let ty = if shape.len() > 1 { GgmlType::F16 } else { GgmlType::F32 };
+        writer.tensor(name, &shape, ty).unwrap();
+        sizes.push((name, shape.iter().product::<usize>() * ty.block_bytes()));
+    }
+    let mut data = writer.start(Vec::new()).unwrap();
+    for (name, bytes) in sizes {
+        data.write(name, &vec![0; bytes]).unwrap();
+    }
+    data.finish().unwrap()
+}
+
 fn shapes(file: &ModelFile) -> impl Iterator<Item = (String, Vec<usize>)> {
     file.tensors().map(|tensor| (tensor.info.name.clone(), tensor.info.shape().to_vec()))
+}
+
+#[test]
+fn each_tensor_gets_the_type_that_llama_quantize_gives_it() {
+    let expected = expected();
+    let letters: Vec<&str> =
+        expected["letters"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (key, types) in expected["types"].as_object().unwrap() {
+        let (name, mix, with_imatrix) = entry(key);
+        let file = ModelFile::from_bytes(made_up(&expected["models"][name])).unwrap();
+        let mut options = Options::new(mix);
+        if with_imatrix {
+            options = options.imatrix(importance(shapes(&file)));
+        }
+        let found = plan(&file, &options);
+        let Some(types) = types.as_str() else {
+            // llama-quantize refused.
+            if found.is_ok() {
+                wrong.push(format!("{key}: expected an error, found a plan"));
+            }
+            continue;
+        };
+        let found = found.unwrap_or_else(|error| panic!("{key}: {error}"));
+        for (planned, letter) in found.tensors.iter().zip(types.bytes()) {
+            let expected = letters[usize::from(letter - b'A')];
+            compared += 1;
+            if !planned.ty.name().eq_ignore_ascii_case(expected) {
+                wrong.push(format!(
+                    "{key}: {}: expected {expected}, found {}",
+                    planned.tensor.name, planned.ty
+                ));
+            }
+        }
+        assert_eq!(found.tensors.len(), types.len(), "{key}");
+    }
+    assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(compared > 20_000, "{compared}");
+}
+
+fn crc(crc: u32, bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!crc, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+}
+
+#[test]
+fn whole_files_have_the_tensors_of_llama_quantize_byte_for_byte() {
+    let expected = expected();
+    let folder = Folder::new("whole");
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (key, checksum) in expected["checksums"].as_object().unwrap() {
+        let (model, mix, with_imatrix) = entry(key);
+        let input = in_repository(model);
+        let mut options = Options::new(mix);
+        if with_imatrix {
+            options = options.imatrix(importance(shapes(&ModelFile::open(&input).unwrap())));
+        }
+        let output = folder.file("out.gguf");
+        if let Err(error) = quantize(&input, &output, &options, |_| ControlFlow::Continue(())) {
+            wrong.push(format!("{key}: {error}"));
+            continue;
+        }
+        let bytes = fs::read(&output).unwrap();
+        let gguf = Gguf::parse(&bytes).unwrap();
+        let found = gguf.tensors.iter().fold(0, |sum, tensor| {
+            let padded = tensor.range.start as usize..tensor.range.end.next_multiple_of(32) as usize;
+            let sum = crc(sum, tensor.name.as_bytes());
+            let sum = crc(sum, tensor.ty.name().to_uppercase().as_bytes());
+            crc(sum, &bytes[padded])
+        });
+        compared += 1;
+        if u64::from(found) != checksum.as_u64().unwrap() {
+            wrong.push(format!("{key}: other bytes"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared > 100, "{compared}");
 }
 
 const SMALL: &str = "tests/data/models/qwen3.f16.gguf";
