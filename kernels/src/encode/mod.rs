@@ -1,7 +1,7 @@
 //! Weights to bits: each format's encoder, byte for byte what ggml's quantizers make (those of `ggml-quants.c`, ggml 0.26).
 //!
 //! What a quantizer answers is decided by the order of its float operations, so these do the same operations in the same
-//! order; what is faster here is that several groups of weights go side by side ([`lanes`]), and that nothing is computed
+//! order; what is faster here is that several groups of weights go side by side (`lanes`), and that nothing is computed
 //! twice. How bits are laid out is not known here: each format packs its own block.
 //!
 //! An [`Encoder`] is made once for a type, which builds the tables of the IQ formats, and then encodes any number of rows.
