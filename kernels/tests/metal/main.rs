@@ -1,0 +1,45 @@
+//! The kernels for Apple's GPUs, run unchanged on an emulator of the grid and compared with the scalar kernels of the same
+//! crate (dequantizing: bit by bit) or with sums in double precision, whose bounds are the roundings that a kernel makes.
+//!
+//! Needs clang 16 or later; without it the tests say that they are skipped. `metal/emulator` says what is checked on the way.
+
+mod attention;
+mod emulator;
+mod faults;
+mod layers;
+mod numbers;
+mod products;
+
+use emulator::Emulator;
+use gristmill_kernels::quant::GgmlType;
+
+/// Runs a test's body with an emulator, or says why not; `?` for tests.
+macro_rules! device {
+    () => {
+        match crate::emulator::Emulator::new() {
+            Some(emulator) => emulator,
+            None => return,
+        }
+    };
+}
+pub(crate) use device;
+
+#[test]
+fn every_kernel_of_every_format_is_there() {
+    let mut device: Emulator = device!();
+    let found = device.kernels();
+    let mut expected: Vec<String> = [
+        "activate", "attention_join", "blend", "combine", "copy_columns", "layer_norm", "map", "rms_norm", "rope",
+        "select", "sparse", "top_k", "with",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for stem in ["matvec", "matvec4", "matmul", "lookup"] {
+        expected.extend(GgmlType::COMPUTABLE.iter().map(|ty| format!("{stem}_{}", ty.name().to_lowercase())));
+    }
+    for stem in ["attention", "attention3", "keep"] {
+        expected.extend(["f32", "f16", "bf16", "q8_0", "q4_0"].map(|ty| format!("{stem}_{ty}")));
+    }
+    expected.sort();
+    assert_eq!(found, expected);
+}
