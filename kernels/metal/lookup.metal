@@ -24,7 +24,7 @@ kernel void lookup(
 FOR_EACH_FORMAT(LOOKUP)
 
 /// Rows of a matrix of activations.
-kernel void select(
+kernel void select_rows(
     constant lookup_params &p [[buffer(0)]], device const float *x [[buffer(1)]],
     device const uint *ids [[buffer(2)]], device float *out [[buffer(3)]], GRID) {
     const uint i = (group.x * 2 + simd) * LANES + lane;
@@ -32,4 +32,4 @@ kernel void select(
         out[ulong(group.y) * p.len + i] = x[ulong(min(ids[group.y], p.rows - 1)) * p.len + i];
     }
 }
-PLAIN(select)
+PLAIN(select_rows)

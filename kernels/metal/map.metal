@@ -66,7 +66,7 @@ kernel void activate(
 PLAIN(activate)
 
 /// `x = map(x)`.
-kernel void map(constant map_params &p [[buffer(0)]], device float *x [[buffer(1)]], GRID) {
+kernel void map_values(constant map_params &p [[buffer(0)]], device float *x [[buffer(1)]], GRID) {
     const uint column = (group.x * 2 + simd) * LANES + lane;
     if (column >= p.width) {
         return;
@@ -96,10 +96,10 @@ kernel void map(constant map_params &p [[buffer(0)]], device float *x [[buffer(1
     }
     x[i] = y;
 }
-PLAIN(map)
+PLAIN(map_values)
 
 /// Each value with another: `x += y`, `x *= y[row]`, `x *= y[column]` or `x += y[column]`.
-kernel void with(
+kernel void with_other(
     constant map_params &p [[buffer(0)]], device float *x [[buffer(1)]], device const float *y [[buffer(2)]], GRID) {
     const uint column = (group.x * 2 + simd) * LANES + lane;
     if (column >= p.width) {
@@ -121,4 +121,4 @@ kernel void with(
         break;
     }
 }
-PLAIN(with)
+PLAIN(with_other)

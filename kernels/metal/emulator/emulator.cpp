@@ -121,10 +121,28 @@ std::vector<unsigned> ready;
 std::mt19937_64 lots;
 const Kernel *kernel_now;
 
+#ifdef EMULATOR_TSAN
+/// What the scheduler did before a threadgroup begins is seen by its threads, and what they did, in the end by all others.
+char begin, end;
+
+void all_see_all() {
+    for (int pass = 0; pass < 2; pass++) {
+        for (Fiber &fiber : fibers) {
+            if (fiber.tsan != nullptr) {
+                __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
+                pass == 0 ? __tsan_release(&end) : __tsan_acquire(&end);
+            }
+        }
+    }
+    __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
+    __tsan_acquire(&end);
+}
+#endif
+
 void to_scheduler() {
     Fiber &me = fibers[current];
 #ifdef EMULATOR_ASAN
-    __sanitizer_start_switch_fiber(me.waits == Waits::Done ? nullptr : &me.fake, scheduler_stack, scheduler_size);
+    __sanitizer_start_switch_fiber(&me.fake, scheduler_stack, scheduler_size);
 #endif
 #ifdef EMULATOR_TSAN
     __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
@@ -140,6 +158,9 @@ void body() {
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
 #endif
     for (;;) {
+#ifdef EMULATOR_TSAN
+        __tsan_acquire(&begin);
+#endif
         kernel_now->call(kernel_now->function, fibers[current].arguments);
         fibers[current].waits = Waits::Done;
         to_scheduler();
@@ -283,18 +304,15 @@ void run(const Dispatch &dispatch) {
         arguments.group[0] = unsigned(number % dispatch.groups[0]);
         arguments.group[1] = unsigned(number / dispatch.groups[0] % dispatch.groups[1]);
         arguments.group[2] = unsigned(number / dispatch.groups[0] / dispatch.groups[1]);
+#ifdef EMULATOR_TSAN
+        __tsan_release(&begin);
+#endif
         run_group(arguments);
 #ifdef EMULATOR_TSAN
-        // Threadgroups use one memory here that they do not share on a device.
-        for (unsigned i = 0; i < threads && shared != nullptr; i++) {
-            __tsan_switch_to_fiber(fibers[i].tsan, __tsan_switch_to_fiber_no_sync);
-            __tsan_release(shared);
+        // Threadgroups have one memory here, one after the other, that they do not share on a device.
+        if (shared != nullptr) {
+            all_see_all();
         }
-        for (unsigned i = 0; i < threads && shared != nullptr; i++) {
-            __tsan_switch_to_fiber(fibers[i].tsan, __tsan_switch_to_fiber_no_sync);
-            __tsan_acquire(shared);
-        }
-        __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
 #endif
     }
     std::free(shared);
@@ -307,21 +325,10 @@ void finish() {
     for (const Dispatch &dispatch : waiting) {
         run(dispatch);
     }
-    waiting.clear();
 #ifdef EMULATOR_TSAN
-    static char all;
-    for (int pass = 0; pass < 2; pass++) {
-        for (Fiber &fiber : fibers) {
-            if (fiber.tsan != nullptr) {
-                __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
-                pass == 0 ? __tsan_release(&all) : __tsan_acquire(&all);
-            }
-        }
-    }
-    __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
-    __tsan_acquire(&all);
-    __tsan_release(&all);
+    all_see_all();
 #endif
+    waiting.clear();
 }
 
 // ---- requests

@@ -176,12 +176,14 @@ impl Product {
 /// Rows of a table as floats. Buffers: table, row numbers `[count]`, results `[count, len]`.
 pub fn lookup(format: GgmlType, len: u32, rows: u32, count: u32) -> Launch {
     let row_bytes = format.row_bytes(len as usize).unwrap_or(0) as u32;
-    Launch::new("lookup", LookupParams { len, count, row_bytes, rows }).of(format).each(len.div_ceil(8), count)
+    Launch::new("lookup", LookupParams { len, count, row_bytes, rows })
+        .of(format)
+        .each(len.div_ceil(8), count)
 }
 
 /// Rows of activations. Buffers: activations `[rows, len]`, row numbers `[count]`, results `[count, len]`.
 pub fn select(len: u32, rows: u32, count: u32) -> Launch {
-    Launch::new("select", LookupParams { len, count, row_bytes: 0, rows }).each(len, count)
+    Launch::new("select_rows", LookupParams { len, count, row_bytes: 0, rows }).each(len, count)
 }
 
 /// How attention runs.
@@ -372,7 +374,7 @@ pub fn map(map: Map, rows: u32, width: u32) -> Launch {
         Map::Softplus => (3, 0.0),
         Map::Exp => (4, 0.0),
     };
-    Launch::new("map", MapParams { rows, width, kind, has_up: 0, number }).each(width, rows)
+    Launch::new("map_values", MapParams { rows, width, kind, has_up: 0, number }).each(width, rows)
 }
 
 /// What becomes of each value with another; the numbers are those of `metal/params.h`.
@@ -392,7 +394,7 @@ pub enum With {
 /// Each value with another. Buffers: `x` `[rows, width]`, in place, and `y`.
 pub fn with(with: With, rows: u32, width: u32) -> Launch {
     let params = MapParams { rows, width, kind: with as u32, has_up: 0, number: 0.0 };
-    Launch::new("with", params).each(width, rows)
+    Launch::new("with_other", params).each(width, rows)
 }
 
 /// Copies `width` columns of a matrix of rows of `from_row`, from column `from` on, to columns `to` of rows of `to_row`.
@@ -420,5 +422,9 @@ pub fn combine(tokens: u32, width: u32, per_token: u32, weighted: bool) -> Launc
 /// `[rows, k]`.
 pub fn top_k(rows: u32, width: u32, k: u32) -> Launch {
     let simds = width.div_ceil(4 * LANES).clamp(1, 32);
-    Launch::new("top_k", TopKParams { rows, width, k, simds }).grid([rows, 1, 1], simds * LANES, 2 * 4 * LANES)
+    Launch::new("top_k", TopKParams { rows, width, k, simds }).grid(
+        [rows, 1, 1],
+        simds * LANES,
+        2 * 4 * LANES,
+    )
 }

@@ -2,6 +2,9 @@
 //! is launched. Nothing here needs a device, so that tests run the kernels under an emulator (`metal/emulator`).
 #![forbid(unsafe_code)]
 
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+
 pub mod launch;
 pub mod params;
 #[cfg(test)]
@@ -26,3 +29,34 @@ pub const SOURCES: &[(&str, &str)] = &{
         "quant/tq1_0.h" "quant/tq2_0.h"
     }
 };
+
+/// All kernels as one source, for a compiler that is given text: what a source includes stands where it is first asked for.
+pub fn source() -> String {
+    let (mut text, mut seen) = (String::new(), BTreeSet::new());
+    for (path, _) in SOURCES.iter().filter(|(path, _)| path.ends_with(".metal")) {
+        add(path, &mut text, &mut seen);
+    }
+    text
+}
+
+fn add(path: &str, to: &mut String, seen: &mut BTreeSet<String>) {
+    let Some((_, source)) = SOURCES.iter().find(|(other, _)| *other == path) else { return };
+    if !seen.insert(path.into()) {
+        return;
+    }
+    for line in source.lines().filter(|line| *line != "#pragma once") {
+        match line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"')) {
+            // Headers of formats ask for each other, and for those of the folder above.
+            Some(name) => match (name.strip_prefix("../"), path.starts_with("quant/") && !name.contains('/'))
+            {
+                (Some(above), _) => add(above, to, seen),
+                (None, true) => add(&alloc::format!("quant/{name}"), to, seen),
+                (None, false) => add(name, to, seen),
+            },
+            None => {
+                to.push_str(line);
+                to.push('\n');
+            }
+        }
+    }
+}

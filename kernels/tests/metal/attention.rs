@@ -80,7 +80,11 @@ fn what_is_kept_is_what_ggml_would_write() {
                     let mut expected = vec![0; row_bytes as usize];
                     encode(ty, &row, &mut expected);
                     let at = ((head * spec.capacity + (3 + token) % spec.capacity) * row_bytes) as usize;
-                    assert_eq!(found[at..at + row_bytes as usize], expected, "{ty} token {token} head {head}");
+                    assert_eq!(
+                        found[at..at + row_bytes as usize],
+                        expected,
+                        "{ty} token {token} head {head}"
+                    );
                 }
             }
         }
@@ -109,8 +113,7 @@ impl Case {
     }
 
     fn run(&self, device: &mut Emulator, queries: &[f32], keys: &Kept, values: &Kept) -> Vec<f32> {
-        let spec =
-            Attention { has: [!self.slopes.is_empty(), !self.sinks.is_empty()], ..self.spec };
+        let spec = Attention { has: [!self.slopes.is_empty(), !self.sinks.is_empty()], ..self.spec };
         assert!(spec.fits());
         let input = device.floats(queries);
         let visible = device.ids(self.visible.as_flattened());
@@ -137,7 +140,8 @@ impl Case {
             let [from, to] = self.visible[token].map(|at| at as usize);
             let (mut scores, mut error) = (Vec::new(), 0f64);
             for at in from..to {
-                let terms = query.iter().zip(&keys.rows[kv_head][at]).map(|(&q, &k)| f64::from(q) * f64::from(k));
+                let terms =
+                    query.iter().zip(&keys.rows[kv_head][at]).map(|(&q, &k)| f64::from(q) * f64::from(k));
                 let scale = f64::from(self.spec.scale);
                 let size: f64 = terms.clone().map(f64::abs).sum::<f64>() * scale;
                 let mut score = terms.sum::<f64>() * scale;
@@ -163,7 +167,8 @@ impl Case {
             let spread = scores.iter().map(|score| most - score).fold(0.0, f64::max);
             let relative = 2.0 * (error + ROUNDING * spread) + ((to - from) + 64) as f64 * ROUNDING;
             for i in 0..value_dim {
-                let terms = weights.iter().zip(&values.rows[kv_head][from..to]).map(|(w, v)| w * f64::from(v[i]));
+                let terms =
+                    weights.iter().zip(&values.rows[kv_head][from..to]).map(|(w, v)| w * f64::from(v[i]));
                 let expected = terms.clone().sum::<f64>() / all;
                 let bound = 2.0 * relative * terms.map(f64::abs).sum::<f64>() / all;
                 let found = f64::from(found[number * value_dim + i]);
@@ -196,11 +201,18 @@ fn attention_is_softmax_of_scores_times_values_in_every_cache() {
 fn heads_of_any_size_and_windows_at_any_place() {
     let mut device = device!();
     let mut random = Random(3);
-    let windows: [&[[u32; 2]]; 3] = [&[[0, 1], [31, 32], [31, 33], [32, 64]], &[[40, 70], [69, 70]], &[[3, 35]]];
-    for (number, (key_dim, value_dim, heads, kv_heads)) in
-        [(40, 24, 2, 1), (128, 128, 8, 2), (80, 80, 3, 3), (192, 128, 5, 1), (256, 256, 4, 2), (72, 512, 5, 1)]
-            .into_iter()
-            .enumerate()
+    let windows: [&[[u32; 2]]; 3] =
+        [&[[0, 1], [31, 32], [31, 33], [32, 64]], &[[40, 70], [69, 70]], &[[3, 35]]];
+    for (number, (key_dim, value_dim, heads, kv_heads)) in [
+        (40, 24, 2, 1),
+        (128, 128, 8, 2),
+        (80, 80, 3, 3),
+        (192, 128, 5, 1),
+        (256, 256, 4, 2),
+        (72, 512, 5, 1),
+    ]
+    .into_iter()
+    .enumerate()
     {
         for ty in [GgmlType::F16, GgmlType::Q8_0] {
             let spec = Attention { cache: ty, key_dim, value_dim, heads, kv_heads, position: 60, ..PLAIN };
@@ -225,7 +237,11 @@ fn scores_are_capped_and_slanted_and_sinks_take_their_part() {
         Case::new(capped, &visible),
         Case { slopes: heads([0.5, 0.0, 0.004]), ..Case::new(spec, &visible) },
         Case { sinks: heads([-1.0, 20.0, 3.0]), ..Case::new(spec, &visible) },
-        Case { slopes: heads([0.25, 0.5, 0.1]), sinks: heads([1.0, 2.0, 0.0]), ..Case::new(capped, &visible) },
+        Case {
+            slopes: heads([0.25, 0.5, 0.1]),
+            sinks: heads([1.0, 2.0, 0.0]),
+            ..Case::new(capped, &visible)
+        },
     ] {
         case.check(&mut device, &keys, &values, &mut random);
     }

@@ -14,8 +14,16 @@ use std::sync::OnceLock;
 use gristmill_kernels::metal::{Launch, SOURCES};
 
 /// The compilers to look for: the first needs no flag, but must be of version 16 at least, where half precision came to x86.
-const COMPILERS: &[&str] =
-    &["clang++-22", "clang++-21", "clang++-20", "clang++-19", "clang++-18", "clang++-17", "clang++-16", "clang++"];
+const COMPILERS: &[&str] = &[
+    "clang++-22",
+    "clang++-21",
+    "clang++-20",
+    "clang++-19",
+    "clang++-18",
+    "clang++-17",
+    "clang++-16",
+    "clang++",
+];
 
 const FLAGS: &[&str] = &[
     "-std=c++17",
@@ -97,12 +105,13 @@ fn build(sources: &[(&str, String)]) -> Option<PathBuf> {
     let mut objects = Vec::new();
     for (path, _) in sources.iter().filter(|(path, _)| path.ends_with(".metal")) {
         let object = work.join(path).with_extension("o");
-        run(Command::new(&compiler).args(["-x", "c++"]).args(FLAGS).args(of_kernels).arg("-isystem").arg(&here).args([
-            "-c".as_ref(),
-            work.join(path).as_os_str(),
-            "-o".as_ref(),
-            object.as_os_str(),
-        ]));
+        run(Command::new(&compiler)
+            .args(["-x", "c++"])
+            .args(FLAGS)
+            .args(of_kernels)
+            .arg("-isystem")
+            .arg(&here)
+            .args(["-c".as_ref(), work.join(path).as_os_str(), "-o".as_ref(), object.as_os_str()]));
         objects.push(object);
     }
     let object = work.join("emulator.o");
@@ -122,14 +131,30 @@ fn program() -> Option<&'static Path> {
     PROGRAM.get_or_init(|| build(&sources())).as_deref()
 }
 
+/// What the compiler says of all kernels as one text; `None` where there is no compiler.
+pub fn compile_as_one() -> Option<Result<(), String>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("metal/emulator");
+    let mut command = Command::new(compiler()?);
+    command.args(["-x", "c++", "-fsyntax-only"]).args(FLAGS).arg("-isystem").arg(here).arg("-");
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(gristmill_kernels::metal::source().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    Some(if output.status.success() { Ok(()) } else { Err(words) })
+}
+
 /// The project's kernels, of which `path` has other text.
 pub fn with_fault(path: &str, right: &str, wrong: &str) -> Option<Emulator> {
     let mut sources: Vec<_> = SOURCES.iter().map(|(path, text)| (*path, text.to_string())).collect();
     let (_, text) = sources.iter_mut().find(|(name, _)| *name == path).unwrap();
     assert_eq!(text.matches(right).count(), 1, "{right} is not once in {path}");
     *text = text.replace(right, wrong);
-    // Of the kernels only those are built that are at fault.
+    // Of the kernels only those are built that are at fault, and for one format.
     sources.retain(|(name, _)| *name == path || name.ends_with(".h"));
+    for (_, text) in &mut sources {
+        *text = text.replace("\nFOR_EACH_FORMAT(MATMUL)", "\nMATMUL(q4_0)");
+    }
     build(&sources).map(|program| Emulator::start(&program))
 }
 

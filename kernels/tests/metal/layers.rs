@@ -23,7 +23,8 @@ fn check(found: &[f32], expected: impl IntoIterator<Item = (f64, f64)>, what: &s
     let mut count = 0;
     for (i, (&found, (expected, bound))) in found.iter().zip(expected).enumerate() {
         // What is too large for a float is infinite in both.
-        let same = f64::from(found) == expected || found == expected as f32 || expected.is_nan() && found.is_nan();
+        let same =
+            f64::from(found) == expected || found == expected as f32 || expected.is_nan() && found.is_nan();
         let error = (f64::from(found) - expected).abs();
         assert!(same || error <= bound, "{what} {i}: {found}, not {expected}; bound {bound}");
         count += 1;
@@ -234,7 +235,8 @@ fn rows_and_columns_are_brought_together() {
     let order = [4, 0, 4, 2];
     let (ids, out) = (device.ids(&order), device.room(4 * 4 * width));
     device.run(&launch::select(width as u32, rows as u32, 4), &[input, ids, out]);
-    let expected: Vec<f32> = order.iter().flat_map(|&row| x[row as usize * width..][..width].to_vec()).collect();
+    let expected: Vec<f32> =
+        order.iter().flat_map(|&row| x[row as usize * width..][..width].to_vec()).collect();
     assert_eq!(device.read(out, 4 * width), expected);
 
     // Columns 3 .. 69 of each row become columns 2 .. 68 of rows of 80; others stay what they were.
@@ -288,7 +290,8 @@ fn slots_of_a_token_are_added_in_the_order_of_its_choice() {
 fn the_largest_come_first_and_of_equal_ones_the_earlier() {
     let mut device = device!();
     let mut random = Random(6);
-    for (rows, width, k) in [(1usize, 1usize, 1usize), (3, 31, 31), (2, 129, 40), (1, 5000, 1), (1, 5000, 64)] {
+    for (rows, width, k) in [(1usize, 1usize, 1usize), (3, 31, 31), (2, 129, 40), (1, 5000, 1), (1, 5000, 64)]
+    {
         // Few different values, so that many are equal.
         let mut x: Vec<f32> = (0..rows * width).map(|_| random.below(50) as f32 - 25.0).collect();
         x[0] = -0.0;

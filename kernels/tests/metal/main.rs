@@ -2,6 +2,13 @@
 //! crate (dequantizing: bit by bit) or with sums in double precision, whose bounds are the roundings that a kernel makes.
 //!
 //! Needs clang 16 or later; without it the tests say that they are skipped. `metal/emulator` says what is checked on the way.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "in a test, each of these is a failure with its place, or its report"
+)]
 
 mod attention;
 mod emulator;
@@ -29,8 +36,19 @@ fn every_kernel_of_every_format_is_there() {
     let mut device: Emulator = device!();
     let found = device.kernels();
     let mut expected: Vec<String> = [
-        "activate", "attention_join", "blend", "combine", "copy_columns", "layer_norm", "map", "rms_norm", "rope",
-        "select", "sparse", "top_k", "with",
+        "activate",
+        "attention_join",
+        "blend",
+        "combine",
+        "copy_columns",
+        "layer_norm",
+        "map_values",
+        "rms_norm",
+        "rope",
+        "select_rows",
+        "sparse",
+        "top_k",
+        "with_other",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -42,4 +60,11 @@ fn every_kernel_of_every_format_is_there() {
     }
     expected.sort();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn the_sources_compile_as_one_text_too() {
+    if let Some(result) = emulator::compile_as_one() {
+        result.unwrap();
+    }
 }

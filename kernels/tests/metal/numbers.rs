@@ -107,7 +107,8 @@ pub fn magnitudes(ty: GgmlType, bytes: &[u8], len: usize) -> Vec<Vec<f64>> {
     let rows = bytes.chunks_exact(ty.row_bytes(len).unwrap());
     rows.zip(dequantized(ty, bytes, len))
         .map(|(row, weights)| {
-            let offsets: Vec<f64> = row.chunks_exact(ty.block_bytes()).map(|block| offset(ty, block)).collect();
+            let offsets: Vec<f64> =
+                row.chunks_exact(ty.block_bytes()).map(|block| offset(ty, block)).collect();
             let weights = weights.iter().enumerate();
             weights.map(|(i, w)| f64::from(w.abs()) + 2.0 * offsets[i / ty.block_len()]).collect()
         })
