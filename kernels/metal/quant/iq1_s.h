@@ -6,9 +6,10 @@
 
 /// Eight coordinates of the grid of IQ1_S and IQ1_M, -1 to 1, from their numbers of two bits, moved by 1/8.
 inline void ternary(ushort point, ushort down, thread float *q) {
-    const float shift = down == 0 ? 0.125f : -0.125f;
+    // From 0 to 2 the numbers stand for -1 to 1.
+    const float shift = down == 0 ? -0.875f : -1.125f;
     for (ushort i = 0; i < 8; i++) {
-        q[i] = float(short(point >> (2 * i) & 3) - 1) + shift;
+        q[i] = number(point >> (2 * i) & 3) + shift;
     }
 }
 

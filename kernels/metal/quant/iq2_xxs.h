@@ -13,9 +13,9 @@ inline ushort even_signs(uint stored) {
 /// Eight coordinates of an IQ2 grid, 8, 25 or 43, from their numbers of two bits, with signs.
 inline void three_levels(ushort point, ushort signs, thread float *q) {
     for (ushort i = 0; i < 8; i++) {
-        const short c = point >> (2 * i) & 3;
-        const short level = 8 + 17 * c + (c >> 1);
-        q[i] = float((signs >> i & 1) == 1 ? -level : level);
+        const ushort c = point >> (2 * i) & 3;
+        const float level = number(8 + 17 * c + (c >> 1));
+        q[i] = (signs >> i & 1) == 1 ? -level : level;
     }
 }
 

@@ -20,8 +20,8 @@ struct iq3_s {
         const ushort n = ushort(e % 32), ninths = b.qh[n / 4] >> (n % 4 * 2), signs = b.signs[n];
         for (ushort i = 0; i < 8; i++) {
             const ushort index = b.qs[2 * n + i / 4] | (ninths >> (i / 4) & 1) << 8;
-            const short level = 1 + 2 * (IQ3_S[index] >> (i % 4 * 3) & 7);
-            q[i] = float((signs >> i & 1) == 1 ? -level : level);
+            const float level = number(1 + 2 * (IQ3_S[index] >> (i % 4 * 3) & 7));
+            q[i] = (signs >> i & 1) == 1 ? -level : level;
         }
         const float scale = float(nibble(b.scales, n / 4));
         return float2(float(b.d) * (1.0f + 2.0f * scale), 0.0f);

@@ -18,9 +18,9 @@ struct iq3_xxs {
         const uint signs = b.signs[n / 4 * 2] | uint(b.signs[n / 4 * 2 + 1]) << 16;
         const ushort eight = even_signs(signs >> (n % 4 * 7));
         for (ushort i = 0; i < 8; i++) {
-            const short c = IQ3_XXS[b.qs[2 * n + i / 4]] >> (i % 4 * 3) & 7;
-            const short level = 4 + 8 * c + (c == 7 ? 2 : 0);
-            q[i] = float((eight >> i & 1) == 1 ? -level : level);
+            const ushort c = IQ3_XXS[b.qs[2 * n + i / 4]] >> (i % 4 * 3) & 7;
+            const float level = number(4 + 8 * c + (c == 7 ? 2 : 0));
+            q[i] = (eight >> i & 1) == 1 ? -level : level;
         }
         return float2(float(b.d) * (0.5f + float(signs >> 28)) * 0.5f, 0.0f);
     }

@@ -4,7 +4,7 @@
 #include "../bits.h"
 
 /// The levels of IQ4_NL and IQ4_XS.
-constant char UNEVEN[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constant float UNEVEN[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /// 32 weights.
 struct iq4_nl {
@@ -17,7 +17,7 @@ struct iq4_nl {
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 4];
         for (ushort i = 0; i < 8; i++) {
-            q[i] = float(UNEVEN[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f]);
+            q[i] = UNEVEN[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f];
         }
         return float2(b.d, 0.0f);
     }

@@ -4,7 +4,7 @@
 #include "../bits.h"
 
 /// Twice the values of the sixteen E2M1 codes, for MXFP4 and NVFP4.
-constant char DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constant float DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /// 32 weights.
 struct mxfp4 {
@@ -17,7 +17,7 @@ struct mxfp4 {
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 4];
         for (ushort i = 0; i < 8; i++) {
-            q[i] = float(DOUBLED[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f]);
+            q[i] = DOUBLED[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f];
         }
         // The two smallest are subnormal.
         const uint half_scale = b.e < 2 ? 0x00200000u << b.e : (uint(b.e) - 1) << 23;

@@ -28,7 +28,7 @@ struct nvfp4 {
         device const block &b = row[e / 8];
         const ushort n = ushort(e % 8);
         for (ushort i = 0; i < 8; i++) {
-            q[i] = float(DOUBLED[b.qs[n / 2 * 8 + i] >> (n % 2 * 4) & 0x0f]);
+            q[i] = DOUBLED[b.qs[n / 2 * 8 + i] >> (n % 2 * 4) & 0x0f];
         }
         return float2(half_ue4m3(b.d[n / 2]), 0.0f);
     }

@@ -13,10 +13,9 @@ struct q1_0 {
 
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 16];
-        const ushort bits = b.qs[e % 16];
-        for (ushort i = 0; i < 8; i++) {
-            q[i] = float((bits >> i & 1) * 2);
-        }
+        const uint bits = b.qs[e % 16];
+        split(spread_bits(bits) << 1, q);
+        split(spread_bits(bits >> 4) << 1, q + 4);
         return float2(b.d, 0.0f);
     }
 };

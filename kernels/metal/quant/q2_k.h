@@ -5,8 +5,8 @@
 
 /// Eight codes of two bits, in the order of Q2_K, Q3_K and TQ2_0: a byte holds those of four weights that lie 32 apart.
 /// `e` is the eight's number in the superblock.
-inline ushort two_bits(device const ushort *qs, ushort e, ushort i) {
-    return ushort(qs[e / 16 * 16 + e % 4 * 4 + i] >> (e / 4 % 4 * 2)) & 0x0303;
+inline void two_bits(device const ushort *qs, ushort e, thread float *q) {
+    fields(qs + e / 16 * 16 + e % 4 * 4, e / 4 % 4 * 2, 3, q);
 }
 
 /// 256 weights.
@@ -21,9 +21,7 @@ struct q2_k {
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 32];
         const uchar packed = b.scales[e % 32 / 2];
-        for (ushort i = 0; i < 4; i++) {
-            split(two_bits(b.qs, ushort(e % 32), i), q + 2 * i);
-        }
+        two_bits(b.qs, ushort(e % 32), q);
         return float2(float(b.d) * float(packed & 0x0f), float(b.dmin) * float(packed >> 4));
     }
 };

@@ -5,10 +5,10 @@
 
 /// Eight codes of four bits with a fifth: nibbles of 16 bytes and bits of a word, as in Q5_0 and Q5_1.
 inline void five_bits(device const ushort *qs, device const ushort *qh, ushort e, thread float *q) {
-    const ushort high = ushort(qh[e / 2] >> (e % 2 * 8));
-    for (ushort i = 0; i < 4; i++) {
-        const ushort low = ushort(qs[e % 2 * 4 + i] >> (e / 2 * 4)) & 0x0f0f;
-        split(low | (high >> (2 * i) & 1) << 4 | (high >> (2 * i + 1) & 1) << 12, q + 2 * i);
+    const uint fifths = qh[e / 2] >> (e % 2 * 8);
+    for (ushort i = 0; i < 2; i++) {
+        const uint low = four_bytes(qs + e % 2 * 4 + 2 * i) >> (e / 2 * 4) & 0x0f0f0f0f;
+        split(low | spread_bits(fifths >> (4 * i)) << 4, q + 4 * i);
     }
 }
 

@@ -16,10 +16,10 @@ struct q5_k {
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 32];
         const ushort n = ushort(e % 32), g = n / 4;
-        for (ushort i = 0; i < 4; i++) {
-            const ushort low = ushort(b.qs[g / 2 * 16 + n % 4 * 4 + i] >> (g % 2 * 4)) & 0x0f0f;
-            const ushort fifth = ushort(b.qh[n % 4 * 4 + i] >> g) & 0x0101;
-            split(low | fifth << 4, q + 2 * i);
+        for (ushort i = 0; i < 2; i++) {
+            const uint low = four_bytes(b.qs + g / 2 * 16 + n % 4 * 4 + 2 * i) >> (g % 2 * 4) & 0x0f0f0f0f;
+            const uint fifth = four_bytes(b.qh + n % 4 * 4 + 2 * i) >> g & 0x01010101;
+            split(low | fifth << 4, q + 4 * i);
         }
         return scale_and_min(b.scales, g, b.d, b.dmin);
     }

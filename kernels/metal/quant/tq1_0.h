@@ -6,7 +6,7 @@
 /// Base-3 digit `n` (0 to 4) of a byte, which is a fraction of 256.
 inline float digit(uchar byte, ushort n) {
     const uint powers[5] = {1, 3, 9, 27, 81};
-    return float((byte * powers[n] & 0xff) * 3 >> 8);
+    return number(ushort((byte * powers[n] & 0xff) * 3 >> 8));
 }
 
 /// 256 weights.

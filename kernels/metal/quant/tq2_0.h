@@ -13,9 +13,7 @@ struct tq2_0 {
 
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 32];
-        for (ushort i = 0; i < 4; i++) {
-            split(two_bits(b.qs, ushort(e % 32), i), q + 2 * i);
-        }
+        two_bits(b.qs, ushort(e % 32), q);
         return float2(b.d, 0.0f);
     }
 };
