@@ -18,7 +18,7 @@ inline uint four_bytes(device const ushort *from) {
 }
 
 /// Four codes of a byte each, times `unit` and less `base`, which is `1024 * unit` and what else is to be taken away.
-inline void split(uint codes, half unit, half base, thread float *q) {
+inline void split_less(uint codes, half unit, half base, thread float *q) {
     const half2 even = as_type<half2>((codes & 0x00ff00ff) | 0x64006400);
     const half2 odd = as_type<half2>((codes >> 8 & 0x00ff00ff) | 0x64006400);
     q[0] = float(even.x * unit - base);
@@ -26,23 +26,25 @@ inline void split(uint codes, half unit, half base, thread float *q) {
     q[2] = float(even.y * unit - base);
     q[3] = float(odd.y * unit - base);
 }
+
+/// Four codes of a byte each.
 inline void split(uint codes, thread float *q) {
-    split(codes, half(1), half(1024), q);
+    split_less(codes, half(1), half(1024), q);
 }
 
 /// Of eight bytes the bits from `shift` on that `mask` tells, where they stand: what they are too large by, `unit` makes good.
 inline void fields(device const ushort *from, ushort shift, uint mask, thread float *q) {
     const uint in_place = (mask << shift) * 0x01010101u;
     const half unit = as_type<half>(ushort((15 - shift) << 10)), base = as_type<half>(ushort((25 - shift) << 10));
-    split(four_bytes(from) & in_place, unit, base, q);
-    split(four_bytes(from + 2) & in_place, unit, base, q + 4);
+    split_less(four_bytes(from) & in_place, unit, base, q);
+    split_less(four_bytes(from + 2) & in_place, unit, base, q + 4);
 }
 
 /// Eight bytes with sign.
 inline void signed_bytes(device const ushort *from, thread float *q) {
     // With its sign bit turned round a byte is 128 too large.
-    split(four_bytes(from) ^ 0x80808080u, half(1), half(1024 + 128), q);
-    split(four_bytes(from + 2) ^ 0x80808080u, half(1), half(1024 + 128), q + 4);
+    split_less(four_bytes(from) ^ 0x80808080u, half(1), half(1024 + 128), q);
+    split_less(four_bytes(from + 2) ^ 0x80808080u, half(1), half(1024 + 128), q + 4);
 }
 
 /// The lowest four bits, one to a byte.

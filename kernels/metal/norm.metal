@@ -2,7 +2,7 @@
 #include "common.h"
 #include "params.h"
 
-/// The sum of what all threads give. `slots` are not used again before the next barrier but one.
+/// The sum of what all threads give; each call in a kernel has slots of its own.
 inline float sum_of_all(float mine, threadgroup float *slots, ushort simd, ushort lane, uint simds) {
     const float sum = simd_sum(mine);
     if (lane == 0) {
@@ -14,6 +14,23 @@ inline float sum_of_all(float mine, threadgroup float *slots, ushort simd, ushor
         all += slots[s];
     }
     return all;
+}
+
+/// A row's mean and variance.
+inline float2 mean_and_variance(
+    device const float *row, constant norm_params &p, threadgroup float *slots, ushort simd, ushort lane) {
+    const uint first = simd * LANES + lane, step = p.simds * LANES;
+    float sum = 0.0f;
+    for (uint i = first; i < p.width; i += step) {
+        sum += row[i];
+    }
+    const float mean = sum_of_all(sum, slots, simd, lane, p.simds) / float(p.width);
+    float squares = 0.0f;
+    for (uint i = first; i < p.width; i += step) {
+        const float far = row[i] - mean;
+        squares = fma(far, far, squares);
+    }
+    return float2(mean, sum_of_all(squares, slots + LANES, simd, lane, p.simds) / float(p.width));
 }
 
 /// Root mean square norm: `x / sqrt(mean(x^2) + eps) * weight`. `x` and `out` may be one.
@@ -40,20 +57,9 @@ kernel void layer_norm(
     device const float *weight [[buffer(2)]], device const float *bias [[buffer(3)]],
     device float *out [[buffer(4)]], SHARED, GRID) {
     const ulong row = ulong(group.x) * p.width;
-    const uint first = simd * LANES + lane, step = p.simds * LANES;
-    float sum = 0.0f;
-    for (uint i = first; i < p.width; i += step) {
-        sum += x[row + i];
-    }
-    const float mean = sum_of_all(sum, shared, simd, lane, p.simds) / float(p.width);
-    float squares = 0.0f;
-    for (uint i = first; i < p.width; i += step) {
-        const float far = x[row + i] - mean;
-        squares = fma(far, far, squares);
-    }
-    const float variance = sum_of_all(squares, shared + LANES, simd, lane, p.simds) / float(p.width);
-    const float scale = 1.0f / sqrt(variance + p.eps);
-    for (uint i = first; i < p.width; i += step) {
+    const float2 about = mean_and_variance(x + row, p, shared, simd, lane);
+    const float mean = about.x, scale = 1.0f / sqrt(about.y + p.eps);
+    for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
         out[row + i] = (x[row + i] - mean) * scale * weight[i] + bias[i];
     }
 }
@@ -63,20 +69,9 @@ PLAIN(layer_norm)
 kernel void sparse(
     constant norm_params &p [[buffer(0)]], device float *x [[buffer(1)]], SHARED, GRID) {
     const ulong row = ulong(group.x) * p.width;
-    const uint first = simd * LANES + lane, step = p.simds * LANES;
-    float sum = 0.0f;
-    for (uint i = first; i < p.width; i += step) {
-        sum += x[row + i];
-    }
-    const float mean = sum_of_all(sum, shared, simd, lane, p.simds) / float(p.width);
-    float squares = 0.0f;
-    for (uint i = first; i < p.width; i += step) {
-        const float far = x[row + i] - mean;
-        squares = fma(far, far, squares);
-    }
-    const float variance = sum_of_all(squares, shared + LANES, simd, lane, p.simds) / float(p.width);
-    const float cutoff = mean + sqrt(variance) * p.eps;
-    for (uint i = first; i < p.width; i += step) {
+    const float2 about = mean_and_variance(x + row, p, shared, simd, lane);
+    const float cutoff = about.x + sqrt(about.y) * p.eps;
+    for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
         const float above = x[row + i] - cutoff;
         // NaN stays.
         x[row + i] = above < 0.0f ? 0.0f : above;

@@ -118,8 +118,29 @@ struct top_k_params {
 };
 static_assert(sizeof(top_k_params) == 16, "as on the host");
 
+/// Recurrences of matrices (recur, wkv).
+struct recurrence_params {
+    uint tokens;
+    uint heads;      // of values, each with a state
+    uint key_heads;
+    uint key_dim;
+    uint value_dim;
+    uint delta;      // whether what the state gives for a key is taken off its value
+    uint tiled;      // head i has key head i % key_heads
+};
+static_assert(sizeof(recurrence_params) == 28, "as on the host");
+
+/// Channels with states of their own, or with some tokens before (scan, convolve).
+struct scan_params {
+    uint tokens;
+    uint channels;
+    uint states;    // of a channel; of a convolution the tokens that it sees
+    uint has_bias;
+};
+static_assert(sizeof(scan_params) == 16, "as on the host");
+
 // `Activation` of the CPU.
-enum : uint {
+enum {
     ACTIVATION_SILU,
     ACTIVATION_GELU_TANH,
     ACTIVATION_GELU,
@@ -131,7 +152,7 @@ enum : uint {
 };
 
 // `Map` of the backend; Sparse is a kernel of its own.
-enum : uint {
+enum {
     MAP_SCALE,
     MAP_CLAMP,
     MAP_SOFT_CAP,
@@ -140,7 +161,7 @@ enum : uint {
 };
 
 // What becomes of each value with another: of a matrix alike, of its row, or of its column.
-enum : uint {
+enum {
     WITH_ADD,
     WITH_ROW_FACTOR,
     WITH_COLUMN_FACTOR,

@@ -25,15 +25,9 @@ inline float from_double(ulong bits) {
     return as_type<float>(sign | (exponent > 127 ? 0x7f800000u : above + kept));
 }
 
-/// Double precision, by its bits.
-struct f64 {
-    enum { len = 1, offset = 0, pair = 1 };
-    typedef ulong block;
-
-    static float one(block w) {
+struct from_bits_of_double {
+    static float weight(ulong w) {
         return from_double(w);
     }
-    static float2 eight(device const block *row, uint e, uint count, thread float *q) {
-        return one_by_one<f64>(row, e, count, q);
-    }
 };
+typedef one_by_one<ulong, from_bits_of_double> f64;

@@ -428,3 +428,64 @@ pub fn top_k(rows: u32, width: u32, k: u32) -> Launch {
         2 * 4 * LANES,
     )
 }
+
+/// A recurrence of matrices: `crate::recurrence` has the formulas.
+#[derive(Clone, Copy, Debug)]
+pub struct Recurrence {
+    /// Heads of values, each with a state `[key_dim, value_dim]`.
+    pub heads: u32,
+    /// Heads of keys and queries: a divisor of `heads`.
+    pub key_heads: u32,
+    /// Values of a key.
+    pub key_dim: u32,
+    /// Values of a value.
+    pub value_dim: u32,
+    /// Whether what the state gives for a key is taken off its value.
+    pub delta: bool,
+    /// Whether head `i` has key head `i % key_heads`; else neighbours share one.
+    pub tiled: bool,
+}
+
+impl Recurrence {
+    /// Carries the states through the tokens. Buffers: queries and keys `[tokens, key_heads * key_dim]`, values `[tokens, heads *
+    /// value_dim]`, decays and rates `[tokens, heads]`, states `[heads, key_dim, value_dim]` (in place), results as the values.
+    pub fn launch(&self, tokens: u32) -> Launch {
+        let params = RecurrenceParams {
+            tokens,
+            heads: self.heads,
+            key_heads: self.key_heads,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            delta: u32::from(self.delta),
+            tiled: u32::from(self.tiled),
+        };
+        Launch::new("recur", params).each(self.value_dim, self.heads)
+    }
+}
+
+/// RWKV 7: `crate::wkv` has the formula. Buffers: receptances, decays, keys, `a`, `b` and values, all `[tokens, heads * dim]`,
+/// states `[heads, dim, dim]` (in place), results as the values.
+pub fn wkv(tokens: u32, heads: u32, dim: u32) -> Launch {
+    let params = RecurrenceParams {
+        tokens,
+        heads,
+        key_heads: heads,
+        key_dim: dim,
+        value_dim: dim,
+        ..RecurrenceParams::default()
+    };
+    Launch::new("wkv", params).each(dim, heads)
+}
+
+/// A selective scan: `crate::scan` has the formula. Buffers: inputs and steps `[tokens, channels]`, the ways into and out of the
+/// states `[tokens, states]`, rates `[states, channels]`, states shaped alike (in place), results as the inputs.
+pub fn scan(tokens: u32, channels: u32, states: u32) -> Launch {
+    Launch::new("scan", ScanParams { tokens, channels, states, has_bias: 0 }).each(channels, 1)
+}
+
+/// A causal convolution of each channel by itself over `taps` tokens. Buffers: inputs `[tokens, channels]`, weights `[taps,
+/// channels]`, bias `[channels]`, the tokens before `[taps - 1, channels]` (in place), results as the inputs.
+pub fn convolve(tokens: u32, channels: u32, taps: u32, has_bias: bool) -> Launch {
+    let params = ScanParams { tokens, channels, states: taps, has_bias: u32::from(has_bias) };
+    Launch::new("convolve", params).each(channels, 1)
+}

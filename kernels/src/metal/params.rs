@@ -191,4 +191,32 @@ params! {
         /// Simdgroups of a threadgroup.
         simds: u32,
     }
+    /// Recurrences of matrices.
+    RecurrenceParams = "recurrence_params", 28 {
+        /// Tokens of the pass.
+        tokens: u32,
+        /// Heads of values, each with a state.
+        heads: u32,
+        /// Heads of keys and queries.
+        key_heads: u32,
+        /// Values of a key.
+        key_dim: u32,
+        /// Values of a value.
+        value_dim: u32,
+        /// Whether what the state gives for a key is taken off its value.
+        delta: u32,
+        /// Whether head `i` has key head `i % key_heads`; else neighbours share one.
+        tiled: u32,
+    }
+    /// Channels with states of their own, or with some tokens before.
+    ScanParams = "scan_params", 16 {
+        /// Tokens of the pass.
+        tokens: u32,
+        /// Channels.
+        channels: u32,
+        /// States of a channel; of a convolution the tokens that it sees.
+        states: u32,
+        /// Whether there is a bias.
+        has_bias: u32,
+    }
 }

@@ -16,6 +16,7 @@ mod faults;
 mod layers;
 mod numbers;
 mod products;
+mod recurrence;
 
 use emulator::Emulator;
 use gristmill_kernels::quant::GgmlType;
@@ -40,15 +41,19 @@ fn every_kernel_of_every_format_is_there() {
         "attention_join",
         "blend",
         "combine",
+        "convolve",
         "copy_columns",
         "layer_norm",
         "map_values",
+        "recur",
         "rms_norm",
         "rope",
+        "scan",
         "select_rows",
         "sparse",
         "top_k",
         "with_other",
+        "wkv",
     ]
     .map(str::to_owned)
     .to_vec();
