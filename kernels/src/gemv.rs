@@ -48,6 +48,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 Groups::Of16(scales) => isa.scales_of_16(&scales),
                 Groups::Of32(scales) => isa.scales_of_32(&scales),
             };
+            let signs = block.signs(isa);
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
             for pair in 0..4 {
@@ -57,6 +58,9 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     for c in 0..C {
                         let x = isa.signed_bytes(&codes[c][start + i][part]);
                         let products = match B::CODES {
+                            Codes::Unsigned(_) if B::SIGNS => {
+                                isa.pairs_unsigned(w, isa.negate_where(x, signs[part]))
+                            }
                             Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
                             Codes::Signed => isa.pairs_signed(w, x),
                         };
@@ -67,7 +71,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             for c in 0..C {
                 let of_16 = isa.shorts(&sums[c][start + i].of_16);
                 let mut dot = isa.add_ints(two[c][0], two[c][1]);
-                if B::OFFSET != 0 {
+                if B::OFFSET != 0 && !B::SIGNS {
                     let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
                     dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }

@@ -255,8 +255,18 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
                     put(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
+                let mut signs = [[0; 8]; 8];
+                for (i, signs) in signs.iter_mut().enumerate() {
+                    *signs = row(i).signs(isa);
+                }
                 for part in 0..8 {
-                    let codes = codes_of!(isa, row, part);
+                    let mut codes = codes_of!(isa, row, part);
+                    if B::SIGNS {
+                        for (codes, signs) in codes.iter_mut().zip(&signs) {
+                            let levels = isa.negate_where(*codes, signs[part]);
+                            *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
+                        }
+                    }
                     let scales = kind.wide.then(|| {
                         let of_16 = |i| 16 * i / B::GROUP;
                         scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])

@@ -112,6 +112,8 @@ pub trait Superblock: Block {
     const CODES: Codes;
     /// What is subtracted from every code.
     const OFFSET: i16 = 0;
+    /// Whether the loops put codes together of magnitudes and signs: `code = OFFSET +- magnitude`.
+    const SIGNS: bool = false;
     /// Whether the format has minimums; then `OFFSET` is zero.
     const MINS: bool = false;
     /// Weights that share a group scale: 16 or 32.
@@ -119,8 +121,12 @@ pub trait Superblock: Block {
     /// Factor of the scale: a power of two.
     const UNIT: f32 = 1.0;
 
-    /// The codes of weights `32 part ..` (part 0 to 7).
+    /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes.
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
+    /// Bit `i` of integer `part` is set where weight `32 part + i` is negative.
+    fn signs<I: Isa>(&self, _isa: I) -> [u32; 8] {
+        [0; 8]
+    }
     /// The scale of the whole superblock.
     fn scale(&self) -> Scale;
     /// The integer scales, one for each group.

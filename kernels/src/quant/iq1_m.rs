@@ -93,9 +93,9 @@ impl Superblock for Iq1M {
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let high = u32::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
-        let mut points = [[0; 8]; 4];
+        let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
-            *point = grids::IQ1[usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8];
+            *point = usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8;
         }
         // The uppermost bit of each nibble, moved to a byte of its own and spread over it.
         let down = (high & 0x0008) >> 3 | (high & 0x0080) << 1 | (high & 0x0800) << 5 | (high & 0x8000) << 9;

@@ -21,8 +21,8 @@ pub(crate) const SHIFT: f32 = 0.125;
 
 /// Eight times the coordinates of four points, plus 16, and shifted: `shift` is 7 for a shift down by 1, 9 for up.
 #[inline(always)]
-pub(super) fn load_shifted<I: Isa>(isa: I, points: [[i8; 8]; 4], shift: I::Bytes) -> I::Bytes {
-    let from_zero = isa.add_bytes(isa.eights(points), isa.splat_byte(1));
+pub(super) fn load_shifted<I: Isa>(isa: I, points: [usize; 4], shift: I::Bytes) -> I::Bytes {
+    let from_zero = isa.add_bytes(isa.eights(&grids::IQ1, points), isa.splat_byte(1));
     isa.add_bytes(isa.raise::<3>(from_zero), shift)
 }
 
@@ -88,9 +88,9 @@ impl Superblock for Iq1S {
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let (qs, qh) = (&self.qs.as_chunks::<4>().0[part], u16::from_le_bytes(self.qh[part]));
         let high = usize::from(qh) << 8;
-        let mut points = [[0; 8]; 4];
+        let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
-            *point = grids::IQ1[usize::from(low) | high >> (3 * l) & 0x700];
+            *point = usize::from(low) | high >> (3 * l) & 0x700;
         }
         load_shifted(isa, points, isa.splat_byte(9 - 2 * (qh >> 15) as u8))
     }

@@ -161,7 +161,27 @@ macro_rules! neon_words {
                 let a = [vzip1q_u8(twice, twice), vzip2q_u8(twice, twice)];
                 both!(|a| vandq_u8(vshlq_u8(a, down), vdupq_n_u8(3)))
             }
-            fn eights(from: [[i8; 8]; 4]) -> Bytes { load(&from) }
+            fn second_fours(from: &[[u8; 8]; 8]) -> Bytes {
+                let from: [uint32x4_t; 4] = core::array::from_fn(|i| vld1q_u32(from[2 * i].as_ptr().cast()));
+                [
+                    vreinterpretq_u8_u32(vuzp2q_u32(from[0], from[1])),
+                    vreinterpretq_u8_u32(vuzp2q_u32(from[2], from[3])),
+                ]
+            }
+            fn second_bytes(from: &[[u8; 2]; 32]) -> Bytes {
+                let from: [uint8x16_t; 4] = core::array::from_fn(|i| vld1q_u8(from[8 * i].as_ptr()));
+                [vuzp2q_u8(from[0], from[1]), vuzp2q_u8(from[2], from[3])]
+            }
+            fn sevens(a: Bytes) -> Bytes {
+                // Neighbours first: fields of 14 bits in halves, then of 7 in bytes.
+                both!(|a| {
+                    let a = vreinterpretq_u32_u8(a);
+                    let high = vandq_u32(vshlq_n_u32::<2>(a), vdupq_n_u32(0x3fff_0000));
+                    let halves = vreinterpretq_u16_u32(vorrq_u32(vandq_u32(a, vdupq_n_u32(0x3fff)), high));
+                    let high = vandq_u16(vshlq_n_u16::<1>(halves), vdupq_n_u16(0x7f00));
+                    vreinterpretq_u8_u16(vorrq_u16(vandq_u16(halves, vdupq_n_u16(0x7f)), high))
+                })
+            }
             fn splat_byte(byte: u8) -> Bytes { [vdupq_n_u8(byte); 2] }
             fn field<const SHIFT: i32, const MASK: u8>(a: Bytes) -> Bytes {
                 // The intrinsic knows no shift by nothing.
