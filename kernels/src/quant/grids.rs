@@ -81,6 +81,8 @@ pub(crate) static IQ3_XXS: [[i8; 4]; 256] = grid(IQ3_XXS_MAP, &[4, 12, 20, 28, 3
 pub(crate) static IQ3_S: [[i8; 4]; 512] = grid(IQ3_S_MAP, &[1, 3, 5, 7, 9, 11, 13, 15]);
 /// The grid of IQ1_S and IQ1_M.
 pub(crate) static IQ1: [[i8; 8]; 2048] = grid(IQ1_MAP, &[-1, 0, 1]);
+/// The same grid, its coordinates raised by 1 and times 8: what a shift by an eighth is added to.
+pub(super) static IQ1_EIGHTHS: [[i8; 8]; 2048] = grid(IQ1_MAP, &[0, 8, 16]);
 
 const IQ2_XXS_MAP: &str = "\
     55514155014414140040414400010000004004004100040000000040000005010414110010414004054004000100005001000005\

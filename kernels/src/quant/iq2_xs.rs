@@ -83,7 +83,7 @@ impl Superblock for Iq2Xs {
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let mut points = [0; 4];
         for (point, &code) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]) {
             *point = usize::from(u16::from_le_bytes(code) & 0x1ff);
@@ -91,7 +91,7 @@ impl Superblock for Iq2Xs {
         isa.eights(&grids::IQ2_XS, points)
     }
     #[inline(always)]
-    fn signs<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
         grids::even_signs_of(isa, isa.field::<1, 0x7f>(isa.second_bytes(&self.qs)))
     }
     #[inline(always)]

@@ -81,12 +81,12 @@ impl Superblock for Iq2Xxs {
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let [p0, p1, p2, p3, ..] = self.qs[part];
         isa.eights(&grids::IQ2_XXS, [p0.into(), p1.into(), p2.into(), p3.into()])
     }
     #[inline(always)]
-    fn signs<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
         grids::even_signs_of(isa, isa.sevens(isa.second_fours(&self.qs)))
     }
     #[inline(always)]

@@ -83,7 +83,7 @@ impl Superblock for Iq3S {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let (qs, ninths) = (&self.qs.as_chunks::<8>().0[part], usize::from(self.qh[part]));
         let mut points = [0; 8];
         for (p, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
@@ -92,7 +92,7 @@ impl Superblock for Iq3S {
         isa.fours(&grids::IQ3_S, points)
     }
     #[inline(always)]
-    fn signs<I: Isa>(&self, _: I) -> [u32; 8] {
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
         bytemuck::cast::<_, [[u8; 4]; 8]>(self.signs).map(u32::from_le_bytes)
     }
     #[inline(always)]

@@ -79,7 +79,7 @@ impl Superblock for Iq3Xxs {
     const UNIT: f32 = 0.25;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let qs = &self.qs.as_chunks::<8>().0[part];
         let mut points = [0; 8];
         for (point, &low) in points.iter_mut().zip(qs) {
@@ -88,7 +88,7 @@ impl Superblock for Iq3Xxs {
         isa.fours(&grids::IQ3_XXS, points)
     }
     #[inline(always)]
-    fn signs<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
         grids::even_signs_of(isa, isa.sevens(isa.bytes(&bytemuck::cast(self.signs))))
     }
     #[inline(always)]

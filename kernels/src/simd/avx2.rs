@@ -195,6 +195,10 @@ macro_rules! avx2_words {
                 let high = _mm256_and_si256(_mm256_slli_epi16::<1>(halves), _mm256_set1_epi16(0x7f00));
                 _mm256_or_si256(low, high)
             }
+            fn twice(from: &[u8; 16]) -> __m256i {
+                _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()))
+            }
+            fn splat_four(four: [u8; 4]) -> __m256i { _mm256_set1_epi32(i32::from_le_bytes(four)) }
             fn splat_byte(byte: u8) -> __m256i { _mm256_set1_epi8(byte as i8) }
             fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
                 _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
@@ -203,16 +207,16 @@ macro_rules! avx2_words {
             fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
             fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
             fn add_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
+            fn sub_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_subs_epu8(a, b) }
+            fn mean_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_avg_epu8(a, b) }
+            fn spread_bytes(four: u32) -> __m256i {
+                _mm256_shuffle_epi8(
+                    _mm256_set1_epi32(four as i32),
+                    _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
+                )
+            }
             fn negate(a: __m256i, mask: __m256i) -> __m256i {
                 _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask)
-            }
-            fn spread_bits(mask: u32) -> __m256i {
-                let bytes = _mm256_shuffle_epi8(
-                    _mm256_set1_epi32(mask as i32),
-                    _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
-                );
-                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
             }
             fn lookup(table: &[i8; 16], codes: __m256i) -> __m256i {
                 _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), codes)
@@ -376,6 +380,16 @@ macro_rules! avx2_words {
                 let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
                 let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+
+        #[inline(always)]
+        fn spread_bits(self, mask: u32) -> __m256i {
+            let bytes = self.spread_bytes(mask);
+            // SAFETY: a value of the level's type proves that the processor has AVX2.
+            unsafe {
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
             }
         }
 

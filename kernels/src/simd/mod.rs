@@ -82,6 +82,10 @@ pub trait Isa: Copy {
     fn second_bytes(self, from: &[[u8; 2]; 32]) -> Self::Bytes;
     /// The lower 28 bits of each four bytes (little-endian) as bytes of seven bits.
     fn sevens(self, a: Self::Bytes) -> Self::Bytes;
+    /// 16 bytes twice.
+    fn twice(self, from: &[u8; 16]) -> Self::Bytes;
+    /// Four bytes eight times.
+    fn splat_four(self, four: [u8; 4]) -> Self::Bytes;
     /// The same byte 32 times.
     fn splat_byte(self, byte: u8) -> Self::Bytes;
     /// Byte by byte `(a >> SHIFT) & MASK`, where `MASK` keeps none of the bits that come from a neighbour:
@@ -95,6 +99,12 @@ pub trait Isa: Copy {
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Byte by byte `a + b`, wrapping.
     fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Difference of unsigned bytes, 0 where it is negative.
+    fn sub_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Mean of unsigned bytes, halves rounded up.
+    fn mean_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte `i` is byte `i / 8` of the integer, the lowest first.
+    fn spread_bytes(self, four: u32) -> Self::Bytes;
     /// Byte by byte `-a` (wrapping) where `mask` is `0xFF`, `a` where it is 0.
     fn negate(self, a: Self::Bytes, mask: Self::Bytes) -> Self::Bytes;
     /// Byte `i` is `0xFF` where bit `i` of `mask` is set, else 0.

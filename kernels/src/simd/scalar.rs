@@ -78,6 +78,14 @@ impl Isa for Scalar {
         })
     }
     #[inline(always)]
+    fn twice(self, from: &[u8; 16]) -> [u8; 32] {
+        lanes(|i| from[i % 16])
+    }
+    #[inline(always)]
+    fn splat_four(self, four: [u8; 4]) -> [u8; 32] {
+        lanes(|i| four[i % 4])
+    }
+    #[inline(always)]
     fn splat_byte(self, byte: u8) -> [u8; 32] {
         [byte; 32]
     }
@@ -100,6 +108,18 @@ impl Isa for Scalar {
     #[inline(always)]
     fn add_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn sub_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        lanes(|i| a[i].saturating_sub(b[i]))
+    }
+    #[inline(always)]
+    fn mean_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        lanes(|i| ((u16::from(a[i]) + u16::from(b[i])).div_ceil(2)) as u8)
+    }
+    #[inline(always)]
+    fn spread_bytes(self, four: u32) -> [u8; 32] {
+        lanes(|i| four.to_le_bytes()[i / 8])
     }
     #[inline(always)]
     fn negate(self, a: [u8; 32], mask: [u8; 32]) -> [u8; 32] {

@@ -30,6 +30,8 @@ impl Task for Words {
             ("second_fours", isa.second_fours(&fours)),
             ("second_bytes", isa.second_bytes(bytemuck::cast_ref(&fours))),
             ("sevens", isa.sevens(a)),
+            ("twice", isa.twice(&self.b.as_chunks().0[1])),
+            ("splat_four", isa.splat_four(self.b.as_chunks().0[2])),
             ("splat_byte", isa.splat_byte(self.a[5])),
             ("field 0", isa.field::<0, 0x10>(a)),
             ("field 3", isa.field::<3, 0x1f>(a)),
@@ -38,6 +40,9 @@ impl Task for Words {
             ("or", isa.or(a, b)),
             ("and", isa.and(a, b)),
             ("add_bytes", isa.add_bytes(a, b)),
+            ("sub_bytes", isa.sub_bytes(a, b)),
+            ("mean_bytes", isa.mean_bytes(a, b)),
+            ("spread_bytes", isa.spread_bytes(self.mask)),
             ("negate", isa.negate(a, mask)),
             ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
@@ -99,6 +104,9 @@ fn words_mean_what_they_say() {
     assert_eq!(find("negate_where"), find("negate"));
     assert_eq!(find("add_bytes")[..3], [0x81, 0x89, 0x91]);
     assert_eq!(find("add_bytes")[31], 0x79);
+    assert_eq!(find("sub_bytes")[16..19], [0, 7, 15]);
+    assert_eq!(find("mean_bytes")[..3], [65, 69, 73]);
+    assert_eq!(find("spread_bytes")[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
 }
 
