@@ -25,6 +25,11 @@ pub(crate) const SPAN: usize = 1024;
 /// Bytes that a row of weights is asked for ahead of its use.
 const AHEAD: usize = 4096;
 
+/// A loop's body once for each number: what the compiler leaves a loop would choose each part's bits anew.
+macro_rules! unrolled {
+    ($i:ident in [$($number:literal),+] $body:block) => { $({ let $i: usize = $number; $body })+ };
+}
+
 /// One row of superblocks times `C` columns from column `first` on.
 #[inline(always)]
 pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
@@ -43,6 +48,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
         let mut mins = [[isa.zero_ints(); 8]; C];
         for (i, block) in blocks.iter().enumerate().take(8) {
             prefetch(isa, block, size_of::<B>());
+            let prepared = block.prepare(isa);
             let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
             let scales = match group_scales {
                 Groups::Of16(scales) => isa.scales_of_16(&scales),
@@ -50,24 +56,33 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             };
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
-            for pair in 0..4 {
-                for half in 0..2 {
-                    let part = 2 * pair + half;
-                    let (w, scales) = (block.load_codes(isa, part), isa.pick(scales, part));
-                    for c in 0..C {
-                        let x = isa.signed_bytes(&codes[c][start + i][part]);
+            unrolled!(pair in [0, 1, 2, 3] {
+                let (a, b) = (2 * pair, 2 * pair + 1);
+                let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
+                let scales = [isa.pick(scales, a), isa.pick(scales, b)];
+                for c in 0..C {
+                    let x = &codes[c][start + i];
+                    let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
+                    if !B::SCALES {
+                        two[c][pair % 2] = isa.add_ints(two[c][pair % 2], isa.dot_two_unsigned(w, x));
+                        continue;
+                    }
+                    for half in 0..2 {
                         let products = match B::CODES {
-                            Codes::Unsigned(_) => isa.pairs_unsigned(w, x),
-                            Codes::Signed => isa.pairs_signed(w, x),
+                            Codes::Unsigned(_) if B::SIGNS => {
+                                isa.pairs_unsigned(w[half], isa.negate_where(x[half], prepared[a + half]))
+                            }
+                            Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
+                            Codes::Signed => isa.pairs_signed(w[half], x[half]),
                         };
-                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales);
+                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales[half]);
                     }
                 }
-            }
+            });
             for c in 0..C {
                 let of_16 = isa.shorts(&sums[c][start + i].of_16);
                 let mut dot = isa.add_ints(two[c][0], two[c][1]);
-                if B::OFFSET != 0 {
+                if B::OFFSET != 0 && !B::SIGNS {
                     let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
                     dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                 }

@@ -148,17 +148,6 @@ fn put<I: Isa>(isa: I, to: &mut [[[u8; 4]; ROWS]], half: usize, rows: [I::Bytes;
     }
 }
 
-/// The codes of part `part` of one block of eight rows.
-macro_rules! codes_of {
-    ($isa:ident, $row:ident, $part:ident) => {{
-        let mut codes = [$isa.splat_byte(0); 8];
-        for (i, codes) in codes.iter_mut().enumerate() {
-            *codes = $row(i).load_codes($isa, $part);
-        }
-        codes
-    }};
-}
-
 /// The rows of a panel: slices of the blocks that the panel holds; the last row again where there are fewer.
 #[inline(always)]
 fn rows_of<B>(rows: &[B], row_blocks: usize, first: usize, count: usize) -> [&[B]; ROWS] {
@@ -189,7 +178,10 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                 let row = |i: usize| &rows[8 * half + i][block];
                 let scales = eight(isa, |i| row(i).scale());
                 for part in 0..B::PARTS {
-                    let codes = codes_of!(isa, row, part);
+                    let mut codes = [isa.splat_byte(0); 8];
+                    for (i, codes) in codes.iter_mut().enumerate() {
+                        *codes = row(i).load_codes(isa, part);
+                    }
                     let at = block * B::PARTS + part;
                     panel.put_codes(isa, at, half, codes, None);
                     isa.store(scales, &mut panel.scales[at].as_chunks_mut().0[half]);
@@ -255,8 +247,20 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
                     put(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
+                let mut prepared = [[0; 8]; 8];
+                for (i, prepared) in prepared.iter_mut().enumerate() {
+                    *prepared = row(i).prepare(isa);
+                }
                 for part in 0..8 {
-                    let codes = codes_of!(isa, row, part);
+                    let mut codes = [isa.splat_byte(0); 8];
+                    for (i, codes) in codes.iter_mut().enumerate() {
+                        let prepared = prepared[i][part];
+                        *codes = row(i).load_codes(isa, part, prepared);
+                        if B::SIGNS {
+                            let levels = isa.negate_where(*codes, prepared);
+                            *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
+                        }
+                    }
                     let scales = kind.wide.then(|| {
                         let of_16 = |i| 16 * i / B::GROUP;
                         scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])

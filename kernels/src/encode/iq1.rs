@@ -4,10 +4,9 @@
 //! lowest level, those above another the highest. Both levels' sums follow from sums over the sorted weights.
 #![forbid(unsafe_code)]
 
-use super::k_quants::superblocks;
 use super::numbers::{half, largest, nearest, sum_of_squares, weigh};
 use super::points::Grid;
-use super::{Encode, Failed, Points};
+use super::{EncodeSuperblock, Failed, Points};
 use crate::quant::iq1_s::SHIFT;
 use crate::quant::{Iq1M, Iq1S};
 
@@ -205,30 +204,22 @@ fn iq1_s_group(grid: &Grid<8>, x: &[f32; 32], weights: &[f32; 32]) -> Result<Gro
     finish(grid, &levels, x, weights, split.scale.abs(), [(shift == 1) != turned; 4])
 }
 
-impl Encode for Iq1S {
+impl EncodeSuperblock for Iq1S {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let grid = points.eight()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let importance = importance.ok_or(Failed)?.as_chunks::<32>().0;
-            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
-            let mut groups = [ZERO; 8];
-            for ((x, importance), group) in x.as_chunks().0.iter().zip(importance).zip(&mut groups) {
-                *group = iq1_s_group(grid, x, &weigh(importance, sigma2, x))?;
-            }
-            let group = |g: usize| (&groups[g].points, groups[g].down[0]);
-            *out = match scales(&groups) {
-                Some((d, scales)) => Self::pack(half(d * 1.125), &scales, group),
-                // The shifts are written with the scales.
-                None => Self::pack([0; 2], &[0; 8], |g| (group(g).0, false)),
-            };
+        let importance = importance.ok_or(Failed)?.as_chunks::<32>().0;
+        let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+        let mut groups = [ZERO; 8];
+        for ((x, importance), group) in x.as_chunks().0.iter().zip(importance).zip(&mut groups) {
+            *group = iq1_s_group(grid, x, &weigh(importance, sigma2, x))?;
         }
-        Ok(())
+        let group = |g: usize| (&groups[g].points, groups[g].down[0]);
+        Ok(match scales(&groups) {
+            Some((d, scales)) => Self::pack(half(d * 1.125), &scales, group),
+            // The shifts are written with the scales.
+            None => Self::pack([0; 2], &[0; 8], |g| (group(g).0, false)),
+        })
     }
 }
 
@@ -278,46 +269,37 @@ fn iq1_m_group(grid: &Grid<8>, x: &[f32; 16], weights: &[f32; 16]) -> Result<Gro
     finish(grid, &levels, x, weights, split.scale.abs(), down)
 }
 
-impl Encode for Iq1M {
+impl EncodeSuperblock for Iq1M {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let grid = points.eight()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let importance = importance.map(|importance| importance.as_chunks::<16>().0);
-            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
-            let (mut groups, mut weights) = ([ZERO; 16], [[0.0; 16]; 16]);
-            for (g, x) in x.as_chunks().0.iter().enumerate() {
-                weights[g] = match importance {
-                    Some(importance) => weigh(&importance[g], sigma2, x),
-                    None => x.map(|x| x * x),
-                };
-                groups[g] = iq1_m_group(grid, x, &weights[g])?;
-            }
-            let Some((mut d, scales)) = scales(&groups) else {
-                *out = Self::pack([0; 2], &[0; 16], |p| (groups[p / 2].points[p % 2], false));
-                continue;
+        let importance = importance.map(|importance| importance.as_chunks::<16>().0);
+        let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+        let (mut groups, mut weights) = ([ZERO; 16], [[0.0; 16]; 16]);
+        for (g, x) in x.as_chunks().0.iter().enumerate() {
+            weights[g] = match importance {
+                Some(importance) => weigh(&importance[g], sigma2, x),
+                None => x.map(|x| x * x),
             };
-            // The scale is fitted once more, to what the groups have become.
-            let mut sums = (0.0, 0.0);
-            for (g, x) in x.as_chunks::<16>().0.iter().enumerate() {
-                let scale = f32::from(2 * scales[g] + 1);
-                for (k, (x, weights)) in x.as_chunks().0.iter().zip(weights[g].as_chunks().0).enumerate() {
-                    let values = &SHIFTED[usize::from(groups[g].down[k])];
-                    let levels = grid.point(groups[g].points[k]);
-                    add_sums(&mut sums, levels, x, weights, |level| values[level] * scale);
-                }
-            }
-            if sums.1 > 0.0 {
-                d = sums.0 / sums.1;
-            }
-            let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].down[p % 2]);
-            *out = Self::pack(half(d * 1.1125), &scales, point);
+            groups[g] = iq1_m_group(grid, x, &weights[g])?;
         }
-        Ok(())
+        let Some((mut d, scales)) = scales(&groups) else {
+            return Ok(Self::pack([0; 2], &[0; 16], |p| (groups[p / 2].points[p % 2], false)));
+        };
+        // The scale is fitted once more, to what the groups have become.
+        let mut sums = (0.0, 0.0);
+        for (g, x) in x.as_chunks::<16>().0.iter().enumerate() {
+            let scale = f32::from(2 * scales[g] + 1);
+            for (k, (x, weights)) in x.as_chunks().0.iter().zip(weights[g].as_chunks().0).enumerate() {
+                let values = &SHIFTED[usize::from(groups[g].down[k])];
+                let levels = grid.point(groups[g].points[k]);
+                add_sums(&mut sums, levels, x, weights, |level| values[level] * scale);
+            }
+        }
+        if sums.1 > 0.0 {
+            d = sums.0 / sums.1;
+        }
+        let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].down[p % 2]);
+        Ok(Self::pack(half(d * 1.1125), &scales, point))
     }
 }

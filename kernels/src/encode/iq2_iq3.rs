@@ -1,12 +1,11 @@
 //! Points of a grid with signs beside them: IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS and IQ3_S.
 #![forbid(unsafe_code)]
 
-use super::k_quants::superblocks;
 use super::lanes::Lanes;
 use super::numbers::{TINY, half, nearest, sqrt, sum_of_squares, weigh};
 use super::points::Grid;
 use super::search::positive;
-use super::{Encode, Failed, Points};
+use super::{EncodeSuperblock, Failed, Points};
 use crate::quant::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 
 /// What tells these formats apart.
@@ -252,78 +251,50 @@ fn of_group<const N: usize>(importance: &[f32; 256], g: usize) -> &[f32; N] {
     &importance.as_chunks().0[g]
 }
 
-impl Encode for Iq2Xxs {
+impl EncodeSuperblock for Iq2Xxs {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let rules = Rules { even: true, tiny: TINY, tries: 6, step: 0.1, fitted: true, again: Again::Always };
         let grid = points.eight()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let importance = importance.ok_or(Failed)?;
-            let sigma2 = sum_of_squares(x) / 256.0;
-            let weights = |g, x: &_| weigh(of_group(importance, g), sigma2, x);
-            let (groups, scales) = superblock::<32, 8, 8, 3>(&rules, grid, x, weights)?;
-            *out = bytemuck::Zeroable::zeroed();
-            if let Some((d, scales)) = scales {
-                *out = Self::pack(half(d), |g| (&groups[g].points, &groups[g].signs, scales[g]));
-            }
-        }
-        Ok(())
+        let importance = importance.ok_or(Failed)?;
+        let sigma2 = sum_of_squares(x) / 256.0;
+        let weights = |g, x: &_| weigh(of_group(importance, g), sigma2, x);
+        let (groups, scales) = superblock::<32, 8, 8, 3>(&rules, grid, x, weights)?;
+        let Some((d, scales)) = scales else { return Ok(bytemuck::Zeroable::zeroed()) };
+        Ok(Self::pack(half(d), |g| (&groups[g].points, &groups[g].signs, scales[g])))
     }
 }
 
-impl Encode for Iq2Xs {
+impl EncodeSuperblock for Iq2Xs {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let rules = Rules { even: true, tiny: TINY, tries: 9, step: 0.1, fitted: false, again: Again::Apart };
         let grid = points.eight()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let importance = importance.ok_or(Failed)?;
-            let sigma2 = sum_of_squares(x) / 256.0;
-            let weights = |g, x: &_| weigh(of_group(importance, g), sigma2, x);
-            let (groups, scales) = superblock::<16, 16, 8, 3>(&rules, grid, x, weights)?;
-            *out = bytemuck::Zeroable::zeroed();
-            if let Some((d, scales)) = scales {
-                let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].signs[p % 2]);
-                *out = Self::pack(half(d), &scales, point);
-            }
-        }
-        Ok(())
+        let importance = importance.ok_or(Failed)?;
+        let sigma2 = sum_of_squares(x) / 256.0;
+        let weights = |g, x: &_| weigh(of_group(importance, g), sigma2, x);
+        let (groups, scales) = superblock::<16, 16, 8, 3>(&rules, grid, x, weights)?;
+        let Some((d, scales)) = scales else { return Ok(bytemuck::Zeroable::zeroed()) };
+        let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].signs[p % 2]);
+        Ok(Self::pack(half(d), &scales, point))
     }
 }
 
-impl Encode for Iq2S {
+impl EncodeSuperblock for Iq2S {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let rules =
             Rules { even: false, tiny: 1e-8, tries: 9, step: 0.1, fitted: false, again: Again::Apart };
         let grid = points.eight()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
-            let weights = |g, x: &[f32; 16]| match importance {
-                Some(importance) => weigh(of_group(importance, g), sigma2, x),
-                None => x.map(|x| 0.25 * sigma2 + x * x),
-            };
-            let (groups, scales) = superblock::<16, 16, 8, 3>(&rules, grid, x, weights)?;
-            let (d, scales) = scales.unwrap_or_default();
-            let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].signs[p % 2]);
-            *out = Self::pack(half(d * 0.9875), &scales, point);
-        }
-        Ok(())
+        let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+        let weights = |g, x: &[f32; 16]| match importance {
+            Some(importance) => weigh(of_group(importance, g), sigma2, x),
+            None => x.map(|x| 0.25 * sigma2 + x * x),
+        };
+        let (groups, scales) = superblock::<16, 16, 8, 3>(&rules, grid, x, weights)?;
+        let (d, scales) = scales.unwrap_or_default();
+        let point = |p: usize| (groups[p / 2].points[p % 2], groups[p / 2].signs[p % 2]);
+        Ok(Self::pack(half(d * 0.9875), &scales, point))
     }
 }
 
@@ -336,55 +307,36 @@ fn iq3_weights(importance: Option<&[f32; 256]>, g: usize, sigma2: f32, x: &[f32;
     }
 }
 
-impl Encode for Iq3Xxs {
+impl EncodeSuperblock for Iq3Xxs {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let rules =
             Rules { even: true, tiny: 1e-8, tries: 15, step: 0.2, fitted: false, again: Again::Apart };
         let grid = points.four()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
-            let weights = |g, x: &_| iq3_weights(importance, g, sigma2, x);
-            let (groups, scales) = superblock::<32, 8, 4, 8>(&rules, grid, x, weights)?;
-            *out = bytemuck::Zeroable::zeroed();
-            if let Some((d, scales)) = scales {
-                *out = Self::pack(half(d * 1.0125), |g| (&groups[g].points, &groups[g].signs, scales[g]));
-            }
-        }
-        Ok(())
+        let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+        let weights = |g, x: &_| iq3_weights(importance, g, sigma2, x);
+        let (groups, scales) = superblock::<32, 8, 4, 8>(&rules, grid, x, weights)?;
+        let Some((d, scales)) = scales else { return Ok(bytemuck::Zeroable::zeroed()) };
+        Ok(Self::pack(half(d * 1.0125), |g| (&groups[g].points, &groups[g].signs, scales[g])))
     }
 }
 
-impl Encode for Iq3S {
+impl EncodeSuperblock for Iq3S {
     #[inline(always)]
-    fn encode_row(
-        x: &[f32],
-        importance: Option<&[f32]>,
-        points: &Points,
-        out: &mut [Self],
-    ) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed> {
         let rules =
             Rules { even: false, tiny: 0.0, tries: 9, step: 0.2, fitted: false, again: Again::Together };
         let grid = points.four()?;
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
-            let weights = |g, x: &_| iq3_weights(importance, g, sigma2, x);
-            let (groups, scales) = superblock::<32, 8, 4, 8>(&rules, grid, x, weights)?;
-            let (d, scales) = scales.unwrap_or_default();
-            // ggml does not move on behind a group of zeros: what follows takes its place, but for the ninth bits.
-            let mut places = [None; 8];
-            let searched = (0..8).filter(|&g| !groups[g].skipped);
-            places.iter_mut().zip(searched).for_each(|(place, g)| *place = Some(g));
-            const NOTHING: (&[u16; 8], &[u8; 4]) = (&[0; 8], &[0; 4]);
-            let moved =
-                |g: usize| places[g].map_or(NOTHING, |g: usize| (&groups[g].points, &groups[g].signs));
-            *out = Self::pack(half(d * 1.033), &scales, moved, |g| &groups[g].points);
-        }
-        Ok(())
+        let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+        let weights = |g, x: &_| iq3_weights(importance, g, sigma2, x);
+        let (groups, scales) = superblock::<32, 8, 4, 8>(&rules, grid, x, weights)?;
+        let (d, scales) = scales.unwrap_or_default();
+        // ggml does not move on behind a group of zeros: what follows takes its place, but for the ninth bits.
+        let mut places = [None; 8];
+        let searched = (0..8).filter(|&g| !groups[g].skipped);
+        places.iter_mut().zip(searched).for_each(|(place, g)| *place = Some(g));
+        const NOTHING: (&[u16; 8], &[u8; 4]) = (&[0; 8], &[0; 4]);
+        let moved = |g: usize| places[g].map_or(NOTHING, |g: usize| (&groups[g].points, &groups[g].signs));
+        Ok(Self::pack(half(d * 1.033), &scales, moved, |g| &groups[g].points))
     }
 }

@@ -4,18 +4,8 @@
 use super::lanes::{Lanes, turn, turn_codes};
 use super::numbers::{TINY, half, half_of, largest, nearest, sqrt, sum_of_squares, weigh};
 use super::search::{Found, Tries, by_descent, positive, symmetric, with_min};
-use super::{Encode, Failed, Points};
+use super::{Encode, EncodeSuperblock, Failed, Points, superblocks};
 use crate::quant::{Q2K, Q3K, Q4K, Q5K, Q6K, q4_k};
-
-/// The superblocks of a row, each with its columns' importance.
-#[inline(always)]
-pub(super) fn superblocks<'a>(
-    x: &'a [f32],
-    importance: Option<&'a [f32]>,
-) -> impl Iterator<Item = (&'a [f32; 256], Option<&'a [f32; 256]>)> {
-    let importance = importance.map_or(&[][..], |importance| importance.as_chunks().0);
-    x.as_chunks::<256>().0.iter().enumerate().map(move |(i, x)| (x, importance.get(i)))
-}
 
 /// Sums of the groups' weights, in order.
 #[inline(always)]
@@ -98,13 +88,10 @@ fn final_codes<const L: usize, const N: usize>(
     codes
 }
 
-impl Encode for Q2K {
+impl EncodeSuperblock for Q2K {
     #[inline(always)]
-    fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            *out = q2_k(x, importance);
-        }
-        Ok(())
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
+        Ok(q2_k(x, importance))
     }
 }
 
@@ -277,39 +264,30 @@ fn with_six_bit_scales(
     (d.0, dmin.0, packed, final_codes(x, &found, &weights, &shifts, (0, levels)))
 }
 
-impl Encode for Q4K {
+impl EncodeSuperblock for Q4K {
     #[inline(always)]
-    fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
         let tries =
             Tries { levels: 15, from: -1.0, step: 0.1, count: 20, magnitudes: false, clamp_first: false };
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let (d, dmin, scales, codes) = with_six_bit_scales(x, importance, tries);
-            *out = Self::pack(d, dmin, scales, &codes);
-        }
-        Ok(())
+        let (d, dmin, scales, codes) = with_six_bit_scales(x, importance, tries);
+        Ok(Self::pack(d, dmin, scales, &codes))
     }
 }
 
-impl Encode for Q5K {
+impl EncodeSuperblock for Q5K {
     #[inline(always)]
-    fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
         let tries =
             Tries { levels: 31, from: -0.5, step: 0.1, count: 15, magnitudes: false, clamp_first: false };
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let (d, dmin, scales, codes) = with_six_bit_scales(x, importance, tries);
-            *out = Self::pack(d, dmin, scales, &codes);
-        }
-        Ok(())
+        let (d, dmin, scales, codes) = with_six_bit_scales(x, importance, tries);
+        Ok(Self::pack(d, dmin, scales, &codes))
     }
 }
 
-impl Encode for Q6K {
+impl EncodeSuperblock for Q6K {
     #[inline(always)]
-    fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            *out = q6_k(x, importance);
-        }
-        Ok(())
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
+        Ok(q6_k(x, importance))
     }
 }
 

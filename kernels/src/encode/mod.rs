@@ -48,6 +48,37 @@ trait Encode: Block {
     ) -> Result<(), Failed>;
 }
 
+/// A format of 256 weights each of whose superblocks is encoded by itself.
+trait EncodeSuperblock: Block {
+    /// Encodes a superblock; `importance` as in [`Encode::encode_row`].
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, points: &Points) -> Result<Self, Failed>;
+}
+
+impl<B: EncodeSuperblock> Encode for B {
+    #[inline(always)]
+    fn encode_row(
+        x: &[f32],
+        importance: Option<&[f32]>,
+        points: &Points,
+        out: &mut [Self],
+    ) -> Result<(), Failed> {
+        for ((x, importance), out) in superblocks(x, importance).zip(out) {
+            *out = B::encode(x, importance, points)?;
+        }
+        Ok(())
+    }
+}
+
+/// The superblocks of a row, each with its columns' importance.
+#[inline(always)]
+fn superblocks<'a>(
+    x: &'a [f32],
+    importance: Option<&'a [f32]>,
+) -> impl Iterator<Item = (&'a [f32; 256], Option<&'a [f32; 256]>)> {
+    let importance = importance.map_or(&[][..], |importance| importance.as_chunks().0);
+    x.as_chunks::<256>().0.iter().enumerate().map(move |(i, x)| (x, importance.get(i)))
+}
+
 /// Why rows could not be encoded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

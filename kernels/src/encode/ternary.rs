@@ -1,9 +1,8 @@
 //! Ternary weights: TQ1_0 and TQ2_0.
 #![forbid(unsafe_code)]
 
-use super::k_quants::superblocks;
 use super::numbers::{half, largest, rounded};
-use super::{Encode, Failed, Points};
+use super::{EncodeSuperblock, Failed, Points};
 use crate::quant::{Tq1_0, Tq2_0};
 
 /// The scale, and the codes 0 to 2.
@@ -20,14 +19,11 @@ fn codes(x: &[f32; 256]) -> ([u8; 2], [u8; 256]) {
 
 macro_rules! ternary {
     ($block:ident) => {
-        impl Encode for $block {
+        impl EncodeSuperblock for $block {
             #[inline(always)]
-            fn encode_row(x: &[f32], _: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
-                for ((x, _), out) in superblocks(x, None).zip(out) {
-                    let (d, codes) = codes(x);
-                    *out = Self::pack(d, &codes);
-                }
-                Ok(())
+            fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
+                let (d, codes) = codes(x);
+                Ok(Self::pack(d, &codes))
             }
         }
     };

@@ -1,11 +1,10 @@
 //! Codes that choose from levels: IQ4_NL and IQ4_XS (uneven ones), MXFP4 and NVFP4 (tiny floats).
 #![forbid(unsafe_code)]
 
-use super::k_quants::superblocks;
 use super::lanes::{Lanes, turn};
 use super::numbers::{TINY, half, largest, nearest, sum_of_squares, truncated, weigh};
 use super::search::magnitudes;
-use super::{Encode, Failed, Points};
+use super::{Encode, EncodeSuperblock, Failed, Points};
 use crate::quant::iq4_nl::LEVELS;
 use crate::quant::mxfp4::{DOUBLED, half_e8m0};
 use crate::quant::nvfp4::half_ue4m3;
@@ -106,30 +105,27 @@ impl Encode for Iq4Nl {
     }
 }
 
-impl Encode for Iq4Xs {
+impl EncodeSuperblock for Iq4Xs {
     #[inline(always)]
-    fn encode_row(x: &[f32], importance: Option<&[f32]>, _: &Points, out: &mut [Self]) -> Result<(), Failed> {
-        for ((x, importance), out) in superblocks(x, importance).zip(out) {
-            let sigma2 = sum_of_squares(x) * (2.0 / 256.0);
-            let x = x.as_chunks::<32>().0;
-            let importance = importance.map(|importance| importance.as_chunks::<32>().0);
-            let mut weighed = [[0.0; 32]; L];
-            for (l, (weighed, x)) in weighed.iter_mut().zip(x).enumerate() {
-                *weighed = weights(x, importance.map(|importance| &importance[l]), sigma2);
-            }
-            let scales = scales(&turn(x), &turn(&weighed));
-            let d = -largest(&scales).1 / 32.0;
-            let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-            let (mut packed, mut all) = ([0; 8], [[0; 32]; 8]);
-            for l in 0..8 {
-                let code = nearest(inverse * scales[l]).clamp(-32, 31);
-                let scale = d * code as f32;
-                all[l] = codes(if scale == 0.0 { 0.0 } else { 1.0 / scale }, &x[l]);
-                packed[l] = (code + 32) as u8;
-            }
-            *out = Self::pack(half(d), &packed, &all);
+    fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, _: &Points) -> Result<Self, Failed> {
+        let sigma2 = sum_of_squares(x) * (2.0 / 256.0);
+        let x = x.as_chunks::<32>().0;
+        let importance = importance.map(|importance| importance.as_chunks::<32>().0);
+        let mut weighed = [[0.0; 32]; L];
+        for (l, (weighed, x)) in weighed.iter_mut().zip(x).enumerate() {
+            *weighed = weights(x, importance.map(|importance| &importance[l]), sigma2);
         }
-        Ok(())
+        let scales = scales(&turn(x), &turn(&weighed));
+        let d = -largest(&scales).1 / 32.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let (mut packed, mut all) = ([0; 8], [[0; 32]; 8]);
+        for l in 0..8 {
+            let code = nearest(inverse * scales[l]).clamp(-32, 31);
+            let scale = d * code as f32;
+            all[l] = codes(if scale == 0.0 { 0.0 } else { 1.0 / scale }, &x[l]);
+            packed[l] = (code + 32) as u8;
+        }
+        Ok(Self::pack(half(d), &packed, &all))
     }
 }
 

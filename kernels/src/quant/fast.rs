@@ -112,6 +112,11 @@ pub trait Superblock: Block {
     const CODES: Codes;
     /// What is subtracted from every code.
     const OFFSET: i16 = 0;
+    /// Whether the loops put codes together of magnitudes and signs, `code = OFFSET +- magnitude`: then bit `i` of what
+    /// [`Superblock::prepare`] gives for a part is set where its weight `i` is negative.
+    const SIGNS: bool = false;
+    /// Whether groups have scales of their own; without, all are 1, and no code is above 15.
+    const SCALES: bool = true;
     /// Whether the format has minimums; then `OFFSET` is zero.
     const MINS: bool = false;
     /// Weights that share a group scale: 16 or 32.
@@ -119,8 +124,14 @@ pub trait Superblock: Block {
     /// Factor of the scale: a power of two.
     const UNIT: f32 = 1.0;
 
-    /// The codes of weights `32 part ..` (part 0 to 7).
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
+    /// What the codes of each part hang on besides its own bits: worked out for all parts together.
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+        [0; 8]
+    }
+    /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes; `prepared` is the
+    /// part's integer of [`Superblock::prepare`].
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, prepared: u32) -> I::Bytes;
     /// The scale of the whole superblock.
     fn scale(&self) -> Scale;
     /// The integer scales, one for each group.

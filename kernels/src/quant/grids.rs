@@ -46,42 +46,24 @@ pub(crate) fn signed<const LEN: usize>(point: &[i8; LEN], signs: u8) -> [i8; LEN
     core::array::from_fn(|j| if signs >> j & 1 == 1 { -point[j] } else { point[j] })
 }
 
-/// [`even_signs`] of every seven bits, as a byte of ones for each weight that is negative.
-pub(super) static EVEN_SIGNS: [[i8; 8]; 128] = {
-    let mut masks = [[0; 8]; 128];
-    let mut seven = 0;
-    while seven < masks.len() {
-        let signs = even_signs(seven as u32);
-        let mut j = 0;
-        while j < 8 {
-            masks[seven][j] = -((signs >> j & 1) as i8);
-            j += 1;
+/// [`even_signs`] of the seven bits in each byte.
+#[inline(always)]
+pub(super) fn even_signs_of<I: Isa>(isa: I, sevens: I::Bytes) -> [u32; 8] {
+    // The eighth bit of four bits whose number of ones is odd.
+    const ODD: [i8; 16] = {
+        let mut odd = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            odd[i] = (i as u8).count_ones() as i8 % 2 * i8::MIN;
+            i += 1;
         }
-        seven += 1;
-    }
-    masks
-};
-
-/// The masks of the four times seven bits from bit 0 of `stored` on. From a table: computed, the eighth signs alone
-/// take as long.
-#[inline(always)]
-pub(super) fn even_sign_masks<I: Isa>(isa: I, stored: u32) -> I::Bytes {
-    let mut masks = [[0; 8]; 4];
-    for (l, mask) in masks.iter_mut().enumerate() {
-        *mask = EVEN_SIGNS[(stored >> (7 * l) & 0x7f) as usize];
-    }
-    isa.eights(masks)
-}
-
-/// Four points with the signs of their 32 weights (all bits of a byte set where negative), raised by `OFFSET`.
-#[inline(always)]
-pub(super) fn load_signed<I: Isa, const OFFSET: u8>(
-    isa: I,
-    points: [[i8; 8]; 4],
-    signs: I::Bytes,
-) -> I::Bytes {
-    let levels = isa.negate(isa.eights(points), signs);
-    isa.add_bytes(levels, isa.splat_byte(OFFSET))
+        odd
+    };
+    let low = isa.lookup(&ODD, isa.and(sevens, isa.splat_byte(0x0f)));
+    let high = isa.lookup(&ODD, isa.field::<4, 0x07>(sevens));
+    let mut signs = [0; 32];
+    isa.store_bytes(isa.or(sevens, isa.add_bytes(low, high)), &mut signs);
+    bytemuck::cast::<_, [[u8; 4]; 8]>(signs).map(u32::from_le_bytes)
 }
 
 /// The levels of the three IQ2 grids.
@@ -99,6 +81,8 @@ pub(crate) static IQ3_XXS: [[i8; 4]; 256] = grid(IQ3_XXS_MAP, &[4, 12, 20, 28, 3
 pub(crate) static IQ3_S: [[i8; 4]; 512] = grid(IQ3_S_MAP, &[1, 3, 5, 7, 9, 11, 13, 15]);
 /// The grid of IQ1_S and IQ1_M.
 pub(crate) static IQ1: [[i8; 8]; 2048] = grid(IQ1_MAP, &[-1, 0, 1]);
+/// The same grid, its coordinates raised by 1 and times 8: what a shift by an eighth is added to.
+pub(super) static IQ1_EIGHTHS: [[i8; 8]; 2048] = grid(IQ1_MAP, &[0, 8, 16]);
 
 const IQ2_XXS_MAP: &str = "\
     55514155014414140040414400010000004004004100040000000040000005010414110010414004054004000100005001000005\
@@ -220,6 +204,7 @@ pub(crate) fn as_numbers() -> [(&'static str, alloc::vec::Vec<u16>); 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::scalar::Scalar;
 
     /// CRC-32 (as in zip) of a grid's bytes.
     fn crc<const LEN: usize>(grid: &[[i8; LEN]]) -> u32 {
@@ -242,12 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn masks_of_signs_negate_what_signs_do() {
-        let point = [8, 25, 43, 8, 25, 43, 8, 25];
-        for seven in 0..128_u32 {
-            let masked: Vec<i8> =
-                point.iter().zip(EVEN_SIGNS[seven as usize]).map(|(&w, mask)| (w ^ mask) - mask).collect();
-            assert_eq!(masked, signed(&point, even_signs(seven)));
+    fn signs_of_many_points_are_those_of_each() {
+        for from in [0, 32, 64, 96] {
+            let sevens = core::array::from_fn(|i| from + i as u8);
+            let signs: [u8; 32] = bytemuck::cast(even_signs_of(Scalar, sevens).map(u32::to_le_bytes));
+            assert_eq!(signs, sevens.map(|seven| even_signs(seven.into())));
         }
     }
 

@@ -12,7 +12,7 @@
 //! ```
 
 use super::fast::{Groups, Scale};
-use super::iq1_s::{SHIFT, load_shifted};
+use super::iq1_s::{SHIFT, UP, load_shifted};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
 
@@ -65,8 +65,14 @@ impl Iq1M {
     pub(crate) fn scales(&self) -> (f32, [u8; 16]) {
         let packed = self.scales.map(u16::from_le_bytes);
         let d = (0..4).fold(0, |d, s| d | packed[s] >> 12 << (4 * s));
-        let scales = core::array::from_fn(|t| 2 * (packed[t / 4] >> (t % 4 * 3) & 0x07) as u8 + 1);
-        (bits::f16(d.to_le_bytes()), scales)
+        let mut scales = [[0; 4]; 4];
+        for (scales, packed) in scales.iter_mut().zip(packed) {
+            // Fields of six bits in halves, then of three in bytes.
+            let four = u32::from(packed);
+            let two = four & 0x3f | four << 10 & 0x003f_0000;
+            *scales = (2 * (two & 0x0007_0007 | two << 5 & 0x0700_0700) + 0x0101_0101).to_le_bytes();
+        }
+        (bits::f16(d.to_le_bytes()), bytemuck::cast(scales))
     }
 }
 
@@ -91,16 +97,24 @@ impl Superblock for Iq1M {
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let high = u32::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
-        let mut points = [[0; 8]; 4];
-        for (l, (point, &low)) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
-            *point = grids::IQ1[usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8];
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+        let mut shifts = [UP; 8];
+        for (shifts, &high) in shifts.iter_mut().zip(self.qh.as_chunks::<2>().0) {
+            // Twice the uppermost bit of each nibble, in bytes of their own.
+            let four = u32::from(u16::from_le_bytes(high)) >> 2 & 0x2222;
+            let two = (four | four << 8) & 0x0022_0022;
+            *shifts -= (two | two << 4) & 0x0202_0202;
         }
-        // The uppermost bit of each nibble, moved to a byte of its own and spread over it.
-        let down = (high & 0x0008) >> 3 | (high & 0x0080) << 1 | (high & 0x0800) << 5 | (high & 0x8000) << 9;
-        let two_less = isa.and(isa.spread_bits(down * 0xff), isa.splat_byte(0xfe));
-        load_shifted(isa, points, isa.add_bytes(isa.splat_byte(9), two_less))
+        shifts
+    }
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, shifts: u32) -> I::Bytes {
+        let high = u32::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
+        let mut points = [0; 4];
+        for (l, (point, &low)) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
+            *point = usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8;
+        }
+        load_shifted(isa, points, shifts)
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -19,11 +19,13 @@ use crate::simd::Isa;
 /// By how much IQ1_S and IQ1_M shift the points.
 pub(crate) const SHIFT: f32 = 0.125;
 
-/// Eight times the coordinates of four points, plus 16, and shifted: `shift` is 7 for a shift down by 1, 9 for up.
+/// What the codes of a part shifted up lie above eight times their coordinates, less 8, for each point in a byte.
+pub(super) const UP: u32 = 0x0909_0909;
+
+/// Eight times the coordinates of four points, plus 16, and shifted: by 7 for a shift down by an eighth, 9 for up.
 #[inline(always)]
-pub(super) fn load_shifted<I: Isa>(isa: I, points: [[i8; 8]; 4], shift: I::Bytes) -> I::Bytes {
-    let from_zero = isa.add_bytes(isa.eights(points), isa.splat_byte(1));
-    isa.add_bytes(isa.raise::<3>(from_zero), shift)
+pub(super) fn load_shifted<I: Isa>(isa: I, points: [usize; 4], shifts: u32) -> I::Bytes {
+    isa.add_bytes(isa.eights(&grids::IQ1_EIGHTHS, points), isa.spread_bytes(shifts))
 }
 
 /// 256 weights of type `iq1_s`.
@@ -85,14 +87,22 @@ impl Superblock for Iq1S {
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+        let mut shifts = [UP; 8];
+        for (shifts, qh) in shifts.iter_mut().zip(self.qh) {
+            *shifts -= u32::from(qh[1] >> 7) * 0x0202_0202;
+        }
+        shifts
+    }
+    #[inline(always)]
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, shifts: u32) -> I::Bytes {
         let (qs, qh) = (&self.qs.as_chunks::<4>().0[part], u16::from_le_bytes(self.qh[part]));
         let high = usize::from(qh) << 8;
-        let mut points = [[0; 8]; 4];
+        let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
-            *point = grids::IQ1[usize::from(low) | high >> (3 * l) & 0x700];
+            *point = usize::from(low) | high >> (3 * l) & 0x700;
         }
-        load_shifted(isa, points, isa.splat_byte(9 - 2 * (qh >> 15) as u8))
+        load_shifted(isa, points, shifts)
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -67,18 +67,22 @@ impl Block for Iq2S {
 impl Superblock for Iq2S {
     const CODES: Codes = Codes::Unsigned(107);
     const OFFSET: i16 = 64;
+    const SIGNS: bool = true;
     const GROUP: usize = 16;
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let (qs, high) = (&self.qs.as_chunks::<4>().0[part], usize::from(self.qh[part]));
-        let mut points = [[0; 8]; 4];
+        let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
-            *point = grids::IQ2_S[usize::from(low) | high << (8 - 2 * l) & 0x300];
+            *point = usize::from(low) | high << (8 - 2 * l) & 0x300;
         }
-        let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
-        grids::load_signed::<I, 64>(isa, points, isa.spread_bits(signs))
+        isa.eights(&grids::IQ2_S, points)
+    }
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+        bytemuck::cast::<_, [[u8; 4]; 8]>(self.signs).map(u32::from_le_bytes)
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -78,18 +78,21 @@ impl Block for Iq2Xs {
 impl Superblock for Iq2Xs {
     const CODES: Codes = Codes::Unsigned(107);
     const OFFSET: i16 = 64;
+    const SIGNS: bool = true;
     const GROUP: usize = 16;
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let (mut points, mut masks) = ([[0; 8]; 4], [[0; 8]; 4]);
-        for (l, &code) in self.qs.as_chunks::<4>().0[part].iter().enumerate() {
-            let code = u16::from_le_bytes(code);
-            points[l] = grids::IQ2_XS[usize::from(code & 0x1ff)];
-            masks[l] = grids::EVEN_SIGNS[usize::from(code >> 9)];
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+        let mut points = [0; 4];
+        for (point, &code) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]) {
+            *point = usize::from(u16::from_le_bytes(code) & 0x1ff);
         }
-        grids::load_signed::<I, 64>(isa, points, isa.eights(masks))
+        isa.eights(&grids::IQ2_XS, points)
+    }
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+        grids::even_signs_of(isa, isa.field::<1, 0x7f>(isa.second_bytes(&self.qs)))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

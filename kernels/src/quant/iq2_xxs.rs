@@ -76,15 +76,18 @@ impl Block for Iq2Xxs {
 impl Superblock for Iq2Xxs {
     const CODES: Codes = Codes::Unsigned(107);
     const OFFSET: i16 = 64;
+    const SIGNS: bool = true;
     const GROUP: usize = 32;
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let [p0, p1, p2, p3, s0, s1, s2, s3] = self.qs[part];
-        let points = [p0, p1, p2, p3].map(|p| grids::IQ2_XXS[usize::from(p)]);
-        let signs = grids::even_sign_masks(isa, u32::from_le_bytes([s0, s1, s2, s3]));
-        grids::load_signed::<I, 64>(isa, points, signs)
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+        let [p0, p1, p2, p3, ..] = self.qs[part];
+        isa.eights(&grids::IQ2_XXS, [p0.into(), p1.into(), p2.into(), p3.into()])
+    }
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+        grids::even_signs_of(isa, isa.sevens(isa.second_fours(&self.qs)))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

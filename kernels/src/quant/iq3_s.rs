@@ -79,19 +79,21 @@ impl Block for Iq3S {
 impl Superblock for Iq3S {
     const CODES: Codes = Codes::Unsigned(31);
     const OFFSET: i16 = 16;
+    const SIGNS: bool = true;
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let (qs, ninths) = (&self.qs.as_chunks::<8>().0[part], usize::from(self.qh[part]));
-        let mut points = [[0; 8]; 4];
-        for (l, (point, &[a, b])) in points.iter_mut().zip(qs.as_chunks::<2>().0).enumerate() {
-            let a = usize::from(a) | ninths << (8 - 2 * l) & 0x100;
-            let b = usize::from(b) | ninths << (7 - 2 * l) & 0x100;
-            *point = two_points(&grids::IQ3_S[a], &grids::IQ3_S[b]);
+        let mut points = [0; 8];
+        for (p, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
+            *point = usize::from(low) | ninths << (8 - p) & 0x100;
         }
-        let signs = u32::from_le_bytes(self.signs.as_chunks().0[part]);
-        grids::load_signed::<I, 16>(isa, points, isa.spread_bits(signs))
+        isa.fours(&grids::IQ3_S, points)
+    }
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+        bytemuck::cast::<_, [[u8; 4]; 8]>(self.signs).map(u32::from_le_bytes)
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

@@ -74,18 +74,22 @@ impl Block for Iq3Xxs {
 impl Superblock for Iq3Xxs {
     const CODES: Codes = Codes::Unsigned(126);
     const OFFSET: i16 = 64;
+    const SIGNS: bool = true;
     const GROUP: usize = 32;
     const UNIT: f32 = 0.25;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let qs = &self.qs.as_chunks::<8>().0[part];
-        let mut points = [[0; 8]; 4];
-        for (point, &[a, b]) in points.iter_mut().zip(qs.as_chunks::<2>().0) {
-            *point = two_points(&grids::IQ3_XXS[usize::from(a)], &grids::IQ3_XXS[usize::from(b)]);
+        let mut points = [0; 8];
+        for (point, &low) in points.iter_mut().zip(qs) {
+            *point = usize::from(low);
         }
-        let signs = grids::even_sign_masks(isa, u32::from_le_bytes(self.signs[part]));
-        grids::load_signed::<I, 64>(isa, points, signs)
+        isa.fours(&grids::IQ3_XXS, points)
+    }
+    #[inline(always)]
+    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+        grids::even_signs_of(isa, isa.sevens(isa.bytes(&bytemuck::cast(self.signs))))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

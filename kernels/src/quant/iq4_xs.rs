@@ -73,7 +73,7 @@ impl Superblock for Iq4Xs {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
     }
     #[inline(always)]

@@ -106,7 +106,7 @@ impl Superblock for Q4K {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         load_four_bits(isa, &self.qs, part)
     }
     #[inline(always)]

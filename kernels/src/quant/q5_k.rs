@@ -63,7 +63,7 @@ impl Superblock for Q5K {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let low = q4_k::load_four_bits(isa, &self.qs, part);
         let fifth = isa.bytes(&self.qh);
         let fifth = match part {

@@ -23,6 +23,12 @@ fn digit(byte: u8, n: usize) -> u8 {
     ((u16::from(fraction) * 3) >> 8) as u8
 }
 
+/// The fractions three times, where the bits of `mask` are set: on by a digit.
+#[inline(always)]
+fn tripled<I: Isa>(isa: I, fractions: I::Bytes, mask: I::Bytes) -> I::Bytes {
+    isa.add_bytes(fractions, isa.and(isa.add_bytes(fractions, fractions), mask))
+}
+
 /// 256 weights of type `tq1_0`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -75,42 +81,35 @@ impl Superblock for Tq1_0 {
     const CODES: Codes = Codes::Unsigned(2);
     const OFFSET: i16 = 1;
     const GROUP: usize = 32;
+    const SCALES: bool = false;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
-        let (first, last) = self.qs.split_at(32);
-        let mut fractions = [0; 32];
-        if part < 5 {
-            fractions.copy_from_slice(first);
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+        let sixteens = self.qs.as_chunks::<16>().0;
+        let (lower, upper) = (isa.spread_bits(0x0000_ffff), isa.spread_bits(0xffff_0000));
+        let mut fractions = if part < 5 {
+            isa.bytes(&self.qs.as_chunks().0[0])
         } else {
-            let (low, high) = fractions.split_at_mut(16);
-            low.copy_from_slice(last);
-            if part < 7 {
-                high.copy_from_slice(last);
-            } else {
-                high.as_chunks_mut().0.fill(self.qh);
-            }
-        }
-        let mut fractions = isa.bytes(&fractions);
-        // Each step moves bytes on by a digit: all of them, or some.
-        let (all, some): (usize, &[u32]) = match part {
-            0..5 => (part, &[]),
-            5 => (0, &[0xffff_0000]),
-            6 => (2, &[0xffff_0000]),
-            _ => (0, &[0xfff0_ffff, 0xff00_ffff, 0xf000_ffff, 0x0000_ffff]),
+            tripled(isa, isa.twice(&sixteens[2]), upper)
         };
-        for _ in 0..all {
+        let digits = match part {
+            0..5 => part,
+            _ => 2 * (part - 5),
+        };
+        for _ in 0..digits {
             fractions = isa.add_bytes(fractions, isa.add_bytes(fractions, fractions));
         }
-        for &step in some {
-            let twice = isa.and(isa.add_bytes(fractions, fractions), isa.spread_bits(step));
-            fractions = isa.add_bytes(fractions, twice);
+        if part == 7 {
+            // The last sixteen weights are four bytes' digits one after the other.
+            let mut last = isa.splat_four(self.qh);
+            for from in [0xfff0_0000, 0xff00_0000, 0xf000_0000] {
+                last = tripled(isa, last, isa.spread_bits(from));
+            }
+            fractions = isa.or(isa.and(fractions, lower), isa.and(last, upper));
         }
-        // The whole part of 3 f / 256 is that of (f + f / 2) / 128 (all 256 tried), here without the ninth bit.
-        let half = isa.field::<1, 0x7f>(fractions);
-        let carry = isa.and(isa.and(fractions, half), isa.splat_byte(1));
-        let sum = isa.add_bytes(isa.add_bytes(half, isa.field::<2, 0x3f>(fractions)), carry);
-        isa.field::<6, 0x03>(sum)
+        // Two means of `f - 1` with nothing are 64 times the whole part of 3 f / 256, and less than 64 (all 256 tried).
+        let less = isa.sub_bytes(fractions, isa.splat_byte(1));
+        isa.field::<6, 0x03>(isa.mean_bytes(less, isa.mean_bytes(less, isa.splat_byte(0))))
     }
     #[inline(always)]
     fn scale(&self) -> Scale {

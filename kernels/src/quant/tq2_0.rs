@@ -49,9 +49,10 @@ impl Superblock for Tq2_0 {
     const CODES: Codes = Codes::Unsigned(3);
     const OFFSET: i16 = 1;
     const GROUP: usize = 32;
+    const SCALES: bool = false;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         q2_k::load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]

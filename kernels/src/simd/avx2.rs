@@ -86,6 +86,58 @@ pub(super) fn pick(scales: __m256i, part: usize) -> __m256i {
     to
 }
 
+/// [`Isa::eights`]: written out, because the compiler makes a gathering load of it, which takes twice as long.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn four_rows<const N: usize>(table: &[[i8; 8]; N], at: [usize; 4]) -> __m256i {
+    const { assert!(N.is_power_of_two()) };
+    let to: __m256i;
+    // SAFETY: instructions of AVX2 that read rows of the table, at indices below its length.
+    unsafe {
+        core::arch::asm!(
+            "vmovq {to:x}, qword ptr [{table} + 8 * {a}]",
+            "vmovq {upper:x}, qword ptr [{table} + 8 * {c}]",
+            "vmovhps {to:x}, {to:x}, qword ptr [{table} + 8 * {b}]",
+            "vmovhps {upper:x}, {upper:x}, qword ptr [{table} + 8 * {d}]",
+            "vinserti128 {to}, {to}, {upper:x}, 1",
+            to = out(ymm_reg) to,
+            upper = out(ymm_reg) _,
+            table = in(reg) table,
+            a = in(reg) at[0] % N,
+            b = in(reg) at[1] % N,
+            c = in(reg) at[2] % N,
+            d = in(reg) at[3] % N,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
+/// Half of [`Isa::fours`], as [`four_rows`] are read.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn four_short_rows<const N: usize>(table: &[[i8; 4]; N], at: [usize; 4]) -> __m128i {
+    const { assert!(N.is_power_of_two()) };
+    let to: __m128i;
+    // SAFETY: instructions of AVX2 that read rows of the table, at indices below its length.
+    unsafe {
+        core::arch::asm!(
+            "vmovd {to}, dword ptr [{table} + 4 * {a}]",
+            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {b}], 1",
+            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {c}], 2",
+            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {d}], 3",
+            to = out(xmm_reg) to,
+            table = in(reg) table,
+            a = in(reg) at[0] % N,
+            b = in(reg) at[1] % N,
+            c = in(reg) at[2] % N,
+            d = in(reg) at[3] % N,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// Mask that keeps the magnitude of a float.
 pub(super) const MAGNITUDE: i32 = 0x7FFF_FFFF;
 
@@ -120,10 +172,33 @@ macro_rules! avx2_words {
                 let four = _mm256_or_si256(two, _mm256_slli_epi32::<6>(two));
                 _mm256_and_si256(four, _mm256_set1_epi8(3))
             }
-            fn eights(from: [[i8; 8]; 4]) -> __m256i {
-                let [a, b, c, d]: [i64; 4] = bytemuck::cast(from);
-                _mm256_setr_epi64x(a, b, c, d)
+            fn eights<const N: usize>(table: &[[i8; 8]; N], at: [usize; 4]) -> __m256i { four_rows(table, at) }
+            fn fours<const N: usize>(table: &[[i8; 4]; N], at: [usize; 8]) -> __m256i {
+                let [a, b, c, d, e, f, g, h] = at;
+                _mm256_set_m128i(four_short_rows(table, [e, f, g, h]), four_short_rows(table, [a, b, c, d]))
             }
+            fn second_fours(from: &[[u8; 8]; 8]) -> __m256i {
+                let [a, b] = [0, 4].map(|at| _mm256_loadu_ps(from[at].as_ptr().cast()));
+                let dealt = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+                _mm256_castpd_si256(_mm256_permute4x64_pd::<0b11_01_10_00>(dealt))
+            }
+            fn second_bytes(from: &[[u8; 2]; 32]) -> __m256i {
+                let [a, b] = [0, 16].map(|at| _mm256_srli_epi16::<8>(_mm256_loadu_si256(from[at].as_ptr().cast())));
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(a, b))
+            }
+            fn sevens(a: __m256i) -> __m256i {
+                // Neighbours first: fields of 14 bits in halves, then of 7 in bytes.
+                let low = _mm256_and_si256(a, _mm256_set1_epi32(0x3fff));
+                let high = _mm256_and_si256(_mm256_slli_epi32::<2>(a), _mm256_set1_epi32(0x3fff_0000));
+                let halves = _mm256_or_si256(low, high);
+                let low = _mm256_and_si256(halves, _mm256_set1_epi16(0x7f));
+                let high = _mm256_and_si256(_mm256_slli_epi16::<1>(halves), _mm256_set1_epi16(0x7f00));
+                _mm256_or_si256(low, high)
+            }
+            fn twice(from: &[u8; 16]) -> __m256i {
+                _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()))
+            }
+            fn splat_four(four: [u8; 4]) -> __m256i { _mm256_set1_epi32(i32::from_le_bytes(four)) }
             fn splat_byte(byte: u8) -> __m256i { _mm256_set1_epi8(byte as i8) }
             fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
                 _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
@@ -132,16 +207,16 @@ macro_rules! avx2_words {
             fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
             fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
             fn add_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
+            fn sub_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_subs_epu8(a, b) }
+            fn mean_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_avg_epu8(a, b) }
+            fn spread_bytes(four: u32) -> __m256i {
+                _mm256_shuffle_epi8(
+                    _mm256_set1_epi32(four as i32),
+                    _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
+                )
+            }
             fn negate(a: __m256i, mask: __m256i) -> __m256i {
                 _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask)
-            }
-            fn spread_bits(mask: u32) -> __m256i {
-                let bytes = _mm256_shuffle_epi8(
-                    _mm256_set1_epi32(mask as i32),
-                    _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
-                );
-                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
             }
             fn lookup(table: &[i8; 16], codes: __m256i) -> __m256i {
                 _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), codes)
@@ -305,6 +380,16 @@ macro_rules! avx2_words {
                 let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
                 let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+
+        #[inline(always)]
+        fn spread_bits(self, mask: u32) -> __m256i {
+            let bytes = self.spread_bytes(mask);
+            // SAFETY: a value of the level's type proves that the processor has AVX2.
+            unsafe {
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
             }
         }
 

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{MAGNITUDE, avx2_words, p, pick, sum_four};
+use super::avx2::{MAGNITUDE, avx2_words, four_rows, four_short_rows, p, pick, sum_four};
 use super::{Isa, words};
 
 /// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.
@@ -49,6 +49,12 @@ impl Isa for Avx512 {
     const COLUMNS: usize = 8;
 
     avx2_words!();
+
+    #[inline(always)]
+    fn negate_where(self, a: __m256i, mask: u32) -> __m256i {
+        // SAFETY: a value of the level's type proves that the processor has the instruction.
+        unsafe { _mm256_mask_sub_epi8(a, mask, _mm256_setzero_si256(), a) }
+    }
 
     #[inline(always)]
     fn widen_sums(self, sums: __m512i) -> __m512i {

@@ -76,8 +76,16 @@ pub trait Isa: Copy {
     fn exchange(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
     /// Bytes `4 j` to `4 j + 3` are the four two-bit fields of byte `j`, the lowest first.
     fn quarters(self, from: &[u8; 8]) -> Self::Bytes;
-    /// Four times eight bytes, from places of their own.
-    fn eights(self, from: [[i8; 8]; 4]) -> Self::Bytes;
+    /// The second four bytes of each eight.
+    fn second_fours(self, from: &[[u8; 8]; 8]) -> Self::Bytes;
+    /// The second byte of each two.
+    fn second_bytes(self, from: &[[u8; 2]; 32]) -> Self::Bytes;
+    /// The lower 28 bits of each four bytes (little-endian) as bytes of seven bits.
+    fn sevens(self, a: Self::Bytes) -> Self::Bytes;
+    /// 16 bytes twice.
+    fn twice(self, from: &[u8; 16]) -> Self::Bytes;
+    /// Four bytes eight times.
+    fn splat_four(self, four: [u8; 4]) -> Self::Bytes;
     /// The same byte 32 times.
     fn splat_byte(self, byte: u8) -> Self::Bytes;
     /// Byte by byte `(a >> SHIFT) & MASK`, where `MASK` keeps none of the bits that come from a neighbour:
@@ -91,6 +99,12 @@ pub trait Isa: Copy {
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Byte by byte `a + b`, wrapping.
     fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Difference of unsigned bytes, 0 where it is negative.
+    fn sub_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Mean of unsigned bytes, halves rounded up.
+    fn mean_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Byte `i` is byte `i / 8` of the integer, the lowest first.
+    fn spread_bytes(self, four: u32) -> Self::Bytes;
     /// Byte by byte `-a` (wrapping) where `mask` is `0xFF`, `a` where it is 0.
     fn negate(self, a: Self::Bytes, mask: Self::Bytes) -> Self::Bytes;
     /// Byte `i` is `0xFF` where bit `i` of `mask` is set, else 0.
@@ -263,6 +277,32 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
         self.store_bytes(a, bytemuck::cast_mut(to));
+    }
+
+    /// Rows `at` (modulo the table's length, a power of two) of a table, four of eight bytes.
+    #[inline(always)]
+    fn eights<const N: usize>(self, table: &[[i8; 8]; N], at: [usize; 4]) -> Self::Bytes {
+        let mut rows = [[0; 8]; 4];
+        for (row, at) in rows.iter_mut().zip(at) {
+            *row = table[at % N];
+        }
+        self.signed_bytes(&bytemuck::cast(rows))
+    }
+
+    /// Rows `at` (modulo the table's length, a power of two) of a table, eight of four bytes.
+    #[inline(always)]
+    fn fours<const N: usize>(self, table: &[[i8; 4]; N], at: [usize; 8]) -> Self::Bytes {
+        let mut rows = [[0; 4]; 8];
+        for (row, at) in rows.iter_mut().zip(at) {
+            *row = table[at % N];
+        }
+        self.signed_bytes(&bytemuck::cast(rows))
+    }
+
+    /// The signed bytes, those negated whose bit in `mask` is set.
+    #[inline(always)]
+    fn negate_where(self, a: Self::Bytes, mask: u32) -> Self::Bytes {
+        self.negate(a, self.spread_bits(mask))
     }
 
     /// The products of `STEPS` times four codes of each row with those of `F` times four columns, added up: the

@@ -161,7 +161,31 @@ macro_rules! neon_words {
                 let a = [vzip1q_u8(twice, twice), vzip2q_u8(twice, twice)];
                 both!(|a| vandq_u8(vshlq_u8(a, down), vdupq_n_u8(3)))
             }
-            fn eights(from: [[i8; 8]; 4]) -> Bytes { load(&from) }
+            fn second_fours(from: &[[u8; 8]; 8]) -> Bytes {
+                let from: [uint32x4_t; 4] = core::array::from_fn(|i| vld1q_u32(from[2 * i].as_ptr().cast()));
+                [
+                    vreinterpretq_u8_u32(vuzp2q_u32(from[0], from[1])),
+                    vreinterpretq_u8_u32(vuzp2q_u32(from[2], from[3])),
+                ]
+            }
+            fn second_bytes(from: &[[u8; 2]; 32]) -> Bytes {
+                let from: [uint8x16_t; 4] = core::array::from_fn(|i| vld1q_u8(from[8 * i].as_ptr()));
+                [vuzp2q_u8(from[0], from[1]), vuzp2q_u8(from[2], from[3])]
+            }
+            fn sevens(a: Bytes) -> Bytes {
+                // Neighbours first: fields of 14 bits in halves, then of 7 in bytes.
+                both!(|a| {
+                    let a = vreinterpretq_u32_u8(a);
+                    let high = vandq_u32(vshlq_n_u32::<2>(a), vdupq_n_u32(0x3fff_0000));
+                    let halves = vreinterpretq_u16_u32(vorrq_u32(vandq_u32(a, vdupq_n_u32(0x3fff)), high));
+                    let high = vandq_u16(vshlq_n_u16::<1>(halves), vdupq_n_u16(0x7f00));
+                    vreinterpretq_u8_u16(vorrq_u16(vandq_u16(halves, vdupq_n_u16(0x7f)), high))
+                })
+            }
+            fn twice(from: &[u8; 16]) -> Bytes { [vld1q_u8(from.as_ptr()); 2] }
+            fn splat_four(four: [u8; 4]) -> Bytes {
+                [vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(four))); 2]
+            }
             fn splat_byte(byte: u8) -> Bytes { [vdupq_n_u8(byte); 2] }
             fn field<const SHIFT: i32, const MASK: u8>(a: Bytes) -> Bytes {
                 // The intrinsic knows no shift by nothing.
@@ -183,15 +207,16 @@ macro_rules! neon_words {
             fn or(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vorrq_u8(a, b)) }
             fn and(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vandq_u8(a, b)) }
             fn add_bytes(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vaddq_u8(a, b)) }
-            fn negate(a: Bytes, mask: Bytes) -> Bytes { both!(|a, mask| vsubq_u8(veorq_u8(a, mask), mask)) }
-            fn spread_bits(mask: u32) -> Bytes {
-                let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-                let byte = mask.to_le_bytes();
+            fn sub_bytes(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vqsubq_u8(a, b)) }
+            fn mean_bytes(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vrhaddq_u8(a, b)) }
+            fn spread_bytes(four: u32) -> Bytes {
+                let byte = four.to_le_bytes();
                 [
-                    vtstq_u8(vcombine_u8(vdup_n_u8(byte[0]), vdup_n_u8(byte[1])), bit),
-                    vtstq_u8(vcombine_u8(vdup_n_u8(byte[2]), vdup_n_u8(byte[3])), bit),
+                    vcombine_u8(vdup_n_u8(byte[0]), vdup_n_u8(byte[1])),
+                    vcombine_u8(vdup_n_u8(byte[2]), vdup_n_u8(byte[3])),
                 ]
             }
+            fn negate(a: Bytes, mask: Bytes) -> Bytes { both!(|a, mask| vsubq_u8(veorq_u8(a, mask), mask)) }
             fn lookup(table: &[i8; 16], codes: Bytes) -> Bytes {
                 let table = vld1q_u8(table.as_ptr().cast());
                 both!(|codes| vqtbl1q_u8(table, codes))
@@ -375,6 +400,16 @@ macro_rules! neon_words {
         }
 
         rows_of_two_registers!();
+
+        #[inline(always)]
+        fn spread_bits(self, mask: u32) -> Bytes {
+            let bytes = self.spread_bytes(mask);
+            // SAFETY: every aarch64 processor has NEON.
+            unsafe {
+                let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+                both!(|bytes| vtstq_u8(bytes, bit))
+            }
+        }
 
         #[inline(always)]
         fn prefetch(self, at: *const u8, ahead: usize) {

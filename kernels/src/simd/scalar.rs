@@ -62,8 +62,28 @@ impl Isa for Scalar {
         lanes(|i| from[i / 4] >> (2 * (i % 4)) & 3)
     }
     #[inline(always)]
-    fn eights(self, from: [[i8; 8]; 4]) -> [u8; 32] {
-        bytemuck::cast(from)
+    fn second_fours(self, from: &[[u8; 8]; 8]) -> [u8; 32] {
+        lanes(|i| from[i / 4][4 + i % 4])
+    }
+    #[inline(always)]
+    fn second_bytes(self, from: &[[u8; 2]; 32]) -> [u8; 32] {
+        from.map(|[_, second]| second)
+    }
+    #[inline(always)]
+    fn sevens(self, a: [u8; 32]) -> [u8; 32] {
+        lanes(|i| {
+            let four =
+                u32::from_le_bytes([a[i / 4 * 4], a[i / 4 * 4 + 1], a[i / 4 * 4 + 2], a[i / 4 * 4 + 3]]);
+            (four >> (7 * (i % 4)) & 0x7f) as u8
+        })
+    }
+    #[inline(always)]
+    fn twice(self, from: &[u8; 16]) -> [u8; 32] {
+        lanes(|i| from[i % 16])
+    }
+    #[inline(always)]
+    fn splat_four(self, four: [u8; 4]) -> [u8; 32] {
+        lanes(|i| four[i % 4])
     }
     #[inline(always)]
     fn splat_byte(self, byte: u8) -> [u8; 32] {
@@ -88,6 +108,18 @@ impl Isa for Scalar {
     #[inline(always)]
     fn add_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn sub_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        lanes(|i| a[i].saturating_sub(b[i]))
+    }
+    #[inline(always)]
+    fn mean_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        lanes(|i| ((u16::from(a[i]) + u16::from(b[i])).div_ceil(2)) as u8)
+    }
+    #[inline(always)]
+    fn spread_bytes(self, four: u32) -> [u8; 32] {
+        lanes(|i| four.to_le_bytes()[i / 8])
     }
     #[inline(always)]
     fn negate(self, a: [u8; 32], mask: [u8; 32]) -> [u8; 32] {

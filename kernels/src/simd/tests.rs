@@ -18,10 +18,20 @@ impl Task for Words {
     fn run<I: Isa>(self, isa: I) -> Self::Output {
         let (a, b, mask) = (isa.bytes(&self.a), isa.bytes(&self.b), isa.spread_bits(self.mask));
         let table: [i8; 16] = core::array::from_fn(|i| self.a[i] as i8);
+        // Rows of tables, some behind their ends, which begin again there.
+        let at: [usize; 4] = core::array::from_fn(|i| self.b[i].into());
+        let eight = core::array::from_fn(|i| self.b[i].into());
+        let fours: [[u8; 8]; 8] = bytemuck::cast([self.a, self.b]);
         let words = [
             ("nibbles", isa.nibbles(&self.a.as_chunks().0[0])),
             ("quarters", isa.quarters(&self.a.as_chunks().0[3])),
-            ("eights", isa.eights(bytemuck::cast(self.a))),
+            ("eights", isa.eights(bytemuck::cast_ref::<_, [_; 4]>(&self.a), at)),
+            ("fours", isa.fours(bytemuck::cast_ref::<_, [_; 8]>(&self.a), eight)),
+            ("second_fours", isa.second_fours(&fours)),
+            ("second_bytes", isa.second_bytes(bytemuck::cast_ref(&fours))),
+            ("sevens", isa.sevens(a)),
+            ("twice", isa.twice(&self.b.as_chunks().0[1])),
+            ("splat_four", isa.splat_four(self.b.as_chunks().0[2])),
             ("splat_byte", isa.splat_byte(self.a[5])),
             ("field 0", isa.field::<0, 0x10>(a)),
             ("field 3", isa.field::<3, 0x1f>(a)),
@@ -30,7 +40,11 @@ impl Task for Words {
             ("or", isa.or(a, b)),
             ("and", isa.and(a, b)),
             ("add_bytes", isa.add_bytes(a, b)),
+            ("sub_bytes", isa.sub_bytes(a, b)),
+            ("mean_bytes", isa.mean_bytes(a, b)),
+            ("spread_bytes", isa.spread_bytes(self.mask)),
             ("negate", isa.negate(a, mask)),
+            ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
             ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
         ];
@@ -80,9 +94,19 @@ fn words_mean_what_they_say() {
     let find = |name| words.iter().find(|(found, _)| *found == name).unwrap().1;
     // Bytes 24 to 31 are 192 to 248: 0b11_00_00_00, 0b11_00_10_00, ...
     assert_eq!(find("quarters")[..8], [0, 0, 0, 3, 0, 2, 0, 3]);
-    assert_eq!(find("eights"), a);
+    // All indices are 0x81: row 1.
+    assert_eq!(find("eights")[8..16], a[8..16]);
+    assert_eq!(find("fours")[20..24], a[4..8]);
+    assert_eq!(find("second_fours")[..8], [32, 40, 48, 56, 96, 104, 112, 120]);
+    assert_eq!(find("second_bytes")[..4], [8, 24, 40, 56]);
+    // 0x18100800 in sevens: 0x00, 0x10, 0x40, 0xc0 & 0x7f ...
+    assert_eq!(find("sevens")[..4], [0x00, 0x10, 0x40, 0x40]);
+    assert_eq!(find("negate_where"), find("negate"));
     assert_eq!(find("add_bytes")[..3], [0x81, 0x89, 0x91]);
     assert_eq!(find("add_bytes")[31], 0x79);
+    assert_eq!(find("sub_bytes")[16..19], [0, 7, 15]);
+    assert_eq!(find("mean_bytes")[..3], [65, 69, 73]);
+    assert_eq!(find("spread_bytes")[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
 }
 
