@@ -1,8 +1,8 @@
 // Products with few rows of activations (decode): bound by how fast the weights are read.
 //
 // A simdgroup has MATVEC_ROWS rows of weights, so that what it loads of the activations serves several; its lanes share the
-// row, each taking two eights that lie in the same bytes. Products are of codes; scales, offsets and minimums meet a sum of
-// eight at a time:
+// row, each taking eights that lie in the same bytes, and where there are such their neighbours, which have the same scale.
+// Products are of codes; scales, offsets and minimums meet a sum of eight at a time:
 //
 //   sum of w x = scale (sum of q x - offset sum of x) - min sum of x
 #include "formats.h"
@@ -41,15 +41,20 @@ kernel void matvec(
         }
     }
     const uint eights = (p.len + 7) / 8;
-    const uint pairs = (eights + 2 * F::pair - 1) / (2 * F::pair) * F::pair;
-    for (uint i = lane; i < pairs; i += LANES) {
-        const uint e = i / F::pair * 2 * F::pair + i % F::pair;
-        // An odd number of eights is a plain format's: the last pair's second half lies behind the row.
-        const ushort halves = F::len > 1 || e + F::pair < eights ? 2 : 1;
-        for (ushort h = 0; h < halves; h++) {
+    // Of 2 * pair eights a lane takes `run` neighbours and those that share their bytes.
+    const ushort run = F::pair > 1 ? 2 : 1;
+    const uint units = (eights + 2 * F::pair - 1) / (2 * F::pair) * (F::pair / run);
+    for (uint i = lane; i < units; i += LANES) {
+        const uint first_e = i / (F::pair / run) * 2 * F::pair + i % (F::pair / run) * run;
+        for (ushort n = 0; n < 2 * run; n++) {
+            const uint e = first_e + n / run * F::pair + n % run;
+            // An odd number of eights is a plain format's.
+            if (F::len == 1 && e >= eights) {
+                break;
+            }
             float xs[C][8], total[C];
             for (ushort c = 0; c < C; c++) {
-                numbers(columns[c], e + h * F::pair, p.len, xs[c]);
+                numbers(columns[c], e, p.len, xs[c]);
                 total[c] = 0.0f;
                 for (ushort k = 0; k < 8; k++) {
                     total[c] += xs[c][k];
@@ -57,7 +62,7 @@ kernel void matvec(
             }
             for (ushort r = 0; r < MATVEC_ROWS; r++) {
                 float q[8];
-                const float2 unit = F::eight(rows[r], e + h * F::pair, p.len, q);
+                const float2 unit = F::eight(rows[r], e, p.len, q);
                 for (ushort c = 0; c < C; c++) {
                     float dot = 0.0f;
                     for (ushort k = 0; k < 8; k++) {

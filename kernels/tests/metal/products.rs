@@ -107,9 +107,9 @@ impl Expected {
 }
 
 /// Roundings of a term in `matvec`: those of an eight (8), of its scale, offset and minimum (4) and of the weight itself, one
-/// for each pair of eights of a lane, those of the lanes (31 in any order) and the bias.
+/// for each eight of a lane (of 32 lanes, each of which takes four at a time), those of the lanes (31 in any order) and the bias.
 fn by_lanes(len: usize) -> f64 {
-    (8 + 4 + 1 + 2 * len.div_ceil(512) + 31 + 1) as f64
+    (8 + 4 + 1 + 4 * len.div_ceil(8 * 4 * 32) + 31 + 1) as f64
 }
 
 /// Roundings of a term in `matmul`: one for each input, that of the weight itself, and the bias.
