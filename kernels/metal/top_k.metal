@@ -7,7 +7,7 @@
 #include "params.h"
 
 /// A number that grows with the value; NaN is the largest.
-inline uint rank(float value) {
+inline uint order_of(float value) {
     // Both zeros are equal.
     const uint bits = as_type<uint>(value == 0.0f ? 0.0f : value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) {
@@ -30,7 +30,7 @@ kernel void top_k(
     for (uint n = 0; n < p.k; n++) {
         uint best = 0, best_id = 0xffffffffu;
         for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
-            const uint r = rank(row[i]);
+            const uint r = order_of(row[i]);
             const bool open = n == 0 || before(last, last_id, r, i);
             if (open && before(r, i, best, best_id)) {
                 best = r;
