@@ -705,6 +705,9 @@ pub enum Error {
         /// What the model has.
         found: String,
     },
+    /// There is no task to answer.
+    #[error("expected at least one task, a JSON object on a line of its own, found none")]
+    NoTasks,
     /// A task is not written as one of the known forms.
     #[error("line {line}: the field `{field}` must be {expected}, found {found}")]
     TaskField {

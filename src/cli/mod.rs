@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod choices;
 mod embed;
 mod failure;
 mod generate;
@@ -60,6 +61,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Imatrix(imatrix::Imatrix),
     Perplexity(perplexity::Perplexity),
+    Choices(choices::Choices),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(args) => quantize::run(&args, common),
         Command::Imatrix(args) => imatrix::run(&args, common),
         Command::Perplexity(args) => perplexity::run(&args, common),
+        Command::Choices(args) => choices::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,7 +19,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub fn new(model: &Model, text: &str, options: &Options) -> Result<Self> {
-        let context = options.context;
+        let context = options.chunk_len();
         if context < LEAST {
             let (expected, found) = (format!("at least {LEAST}"), context.to_string());
             return Err(Error::InvalidOption { option: "context", expected, found });
