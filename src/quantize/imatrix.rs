@@ -220,9 +220,12 @@ impl ImatrixSums {
         metadata.set("imatrix.chunk_size", self.context);
         let mut writer = Writer::new(metadata)?;
         for (name, tensor) in &self.tensors {
-            let matrices = tensor.counts.len();
-            writer.tensor(&sums_of(name), &[tensor.sums.len() / matrices.max(1), matrices], GgmlType::F32)?;
-            writer.tensor(&counts_of(name), &[1, matrices], GgmlType::F32)?;
+            // A dimension of one at the end is left out, as llama.cpp does.
+            let matrices = Some(tensor.counts.len()).filter(|&matrices| matrices > 1);
+            let shape = |columns: usize| [Some(columns), matrices].into_iter().flatten().collect::<Vec<_>>();
+            let columns = tensor.sums.len() / tensor.counts.len().max(1);
+            writer.tensor(&sums_of(name), &shape(columns), GgmlType::F32)?;
+            writer.tensor(&counts_of(name), &shape(1), GgmlType::F32)?;
         }
         let mut data = writer.start(out)?;
         for (name, tensor) in &self.tensors {
