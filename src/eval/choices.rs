@@ -114,13 +114,13 @@ fn pair(model: &Model, choice: &Choice) -> Result<(Vec<u32>, usize)> {
     let whole = format!("{} {}", choice.prompt, choice.text);
     let mut scored = encode(model, prompt)?.len();
     let mut tokens = encode(model, &whole)?;
-    model.check_tokens(&tokens)?;
     if scored == 0 {
         // Something has to stand before the first token for it to be predicted.
         let special = model.tokenizer()?.special_tokens();
         tokens.insert(0, special.bos.or(special.eos).ok_or(Error::NothingFed)?);
         scored = 1;
     }
+    model.check_tokens(&tokens)?;
     // Where prompt and text melt into one token, that is scored.
     scored = scored.min(tokens.len().saturating_sub(1)).max(1);
     Ok((tokens, scored))

@@ -55,7 +55,7 @@ impl Task {
     /// The tasks in `lines`, a JSON object each; empty lines are left out.
     ///
     /// # Errors
-    /// [`Error::TaskField`] for the first line that is of no known form; [`Error::NoTasks`].
+    /// [`Error::TaskJson`] and [`Error::TaskField`] for the first line that is of no known form; [`Error::NoTasks`].
     pub fn parse(lines: &str) -> Result<Vec<Task>> {
         let lines = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let tasks: Vec<Task> = lines.map(|(at, line)| parse(at + 1, line)).collect::<Result<_>>()?;
@@ -77,12 +77,8 @@ impl Task {
 }
 
 fn parse(number: usize, line: &str) -> Result<Task> {
-    let json = serde_json::from_str(line).map_err(|error| Error::TaskField {
-        line: number,
-        field: "{}",
-        expected: "a JSON object",
-        found: error.to_string(),
-    })?;
+    let json = serde_json::from_str(line)
+        .map_err(|error| Error::TaskJson { line: number, reason: error.to_string() })?;
     let line = Line { number, json };
     if line.get("endings").is_some() {
         hellaswag(&line)
@@ -302,11 +298,11 @@ mod tests {
 
     #[test]
     fn errors_name_the_line_and_the_field() {
+        assert!(matches!(Task::parse("\n{"), Err(Error::TaskJson { line: 2, .. })));
         let cases = [
             ("", None),
             ("{}", Some("endings`, `sentence`, `answerKey` or `choices")),
             ("[1]", Some("endings`, `sentence`, `answerKey` or `choices")),
-            ("{", Some("{}")),
             (r#"{"ctx": 3, "endings": ["a", "b"], "label": 0}"#, Some("ctx")),
             (r#"{"ctx": "c", "endings": ["a"], "label": 0}"#, Some("endings")),
             (r#"{"ctx": "c", "endings": ["a", 2], "label": 0}"#, Some("endings")),
