@@ -225,3 +225,26 @@ impl<'a> Logits<'a> {
         best.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_share_out_what_is_scored() {
+        let (tokens, targets) = ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7, 8]);
+        for batch in [1, 3, 5, 8, 100] {
+            let mut followed = Vec::new();
+            let mut read = Vec::new();
+            for part in parts(&tokens, &targets, batch) {
+                assert_eq!(part.outputs.len(), part.targets.len(), "{batch}");
+                let outputs = part.outputs.iter().map(|&output| part.tokens[output]);
+                followed.extend(outputs.zip(part.targets.iter().copied()));
+                read.extend_from_slice(part.tokens);
+            }
+            assert_eq!(read, tokens, "{batch}");
+            assert_eq!(followed, [(4, 5), (5, 6), (6, 7), (7, 8)], "{batch}");
+        }
+        assert!(parts(&tokens, &[], 3).all(|part| part.outputs.is_empty() && part.targets.is_empty()));
+    }
+}
