@@ -49,10 +49,17 @@ pub fn run(args: &Imatrix, common: &Common) -> Done {
     let interrupt = Interrupt::new(cancel);
     let bar = progress::Estimating::new("measuring");
     let dataset = args.text.to_string_lossy();
-    let sums = interrupt
-        .during(|| imatrix(&model, &text, &dataset, args.process_output, &options, |at| bar.at(at)))?;
+    let mut measured = None;
+    // A place that cannot be written to is found before the work.
+    output::write_file(&args.out, |out| {
+        let sums = interrupt
+            .during(|| imatrix(&model, &text, &dataset, args.process_output, &options, |at| bar.at(at)))?;
+        sums.write(out)?;
+        measured = Some(sums);
+        Ok(())
+    })?;
     drop(bar);
-    output::write_file(&args.out, |out| Ok(sums.write(out)?))?;
+    let Some(sums) = measured else { return Ok(()) };
     let unreached: usize =
         sums.tensors.values().map(|tensor| tensor.counts.iter().filter(|&&count| count == 0).count()).sum();
     if unreached > 0 {
