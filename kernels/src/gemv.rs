@@ -215,55 +215,72 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     total
 }
 
-/// One row of any format, made floats, times `C` columns from column `first` on.
+/// `R` rows of any format, made floats, times `C` columns from column `first` on: columns of floats are read more than rows
+/// are, so rows share what is read.
 #[inline(always)]
-pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
+pub(crate) fn plain<I: Isa, B: Block, const R: usize, const C: usize>(
     isa: I,
-    row: &[B],
+    rows: [&[B]; R],
     x: Columns<'_>,
     first: usize,
-) -> [f32; C] {
+) -> [[f32; C]; R] {
     let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
-    let mut total = [0.0; C];
-    for (start, blocks) in (0..).step_by(SPAN).zip(row.chunks(SPAN / B::LEN)) {
-        let mut acc = [[isa.splat(0.0); 4]; C];
-        // Blocks of 32 weights or less are made floats in registers, by 32; longer ones in memory, one at a time.
-        let at_a_time = B::LEN.max(32);
-        let mut part = start;
-        for blocks in blocks.chunks(at_a_time / B::LEN) {
-            prefetch(isa, &blocks[0], size_of_val(blocks));
-            let len = blocks.len() * B::LEN;
-            if B::LEN <= 32 && len == 32 {
+    let mut total = [[0.0; C]; R];
+    for start in (0..rows[0].len()).step_by(SPAN / B::LEN) {
+        let end = rows[0].len().min(start + SPAN / B::LEN);
+        let mut acc = [[[isa.splat(0.0); 4]; C]; R];
+        let mut at = start;
+        // Blocks of 32 weights or less are made floats in registers, by 32; longer ones and what is left in memory.
+        while B::LEN <= 32 && end - at >= 32 / B::LEN {
+            for r in 0..R {
+                let blocks = &rows[r][at..][..32 / B::LEN];
+                fetch_next(isa, rows, r, at, size_of_val(blocks));
                 let mut w = [0.0; 32];
                 B::unpack(isa, blocks, &mut w);
                 for c in 0..C {
-                    acc[c] = add_32(isa, acc[c], &w, &columns[c][part..].as_chunks().0[0]);
-                }
-            } else {
-                let mut floats = [0.0; 256];
-                B::unpack(isa, blocks, &mut floats[..len]);
-                let (whole, w) = floats[..len].as_chunks::<32>();
-                for c in 0..C {
-                    let (whole_x, x) = columns[c][part..][..len].as_chunks::<32>();
-                    for (w, x) in whole.iter().zip(whole_x) {
-                        acc[c] = add_32(isa, acc[c], w, x);
-                    }
-                    if !w.is_empty() {
-                        let [mut padded_w, mut padded_x] = [[0.0; 32]; 2];
-                        padded_w[..w.len()].copy_from_slice(w);
-                        padded_x[..x.len()].copy_from_slice(x);
-                        acc[c] = add_32(isa, acc[c], &padded_w, &padded_x);
-                    }
+                    acc[r][c] = add_32(isa, acc[r][c], &w, &columns[c][at * B::LEN..].as_chunks().0[0]);
                 }
             }
-            part += len;
+            at += 32 / B::LEN;
         }
-        for c in 0..C {
-            let [a, b, d, e] = acc[c];
-            total[c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
+        while at < end {
+            let to = end.min(at + B::LEN.max(32) / B::LEN);
+            for r in 0..R {
+                fetch_next(isa, rows, r, at, (to - at) * size_of::<B>());
+                let mut w = [0.0; 256];
+                let w = &mut w[..(to - at) * B::LEN];
+                B::unpack(isa, &rows[r][at..to], w);
+                for c in 0..C {
+                    acc[r][c] = add_padded(isa, acc[r][c], w, &columns[c][at * B::LEN..to * B::LEN]);
+                }
+            }
+            at = to;
+        }
+        for r in 0..R {
+            for c in 0..C {
+                let [a, b, d, e] = acc[r][c];
+                total[r][c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
+            }
         }
     }
     total
+}
+
+/// Adds the products of as many floats, the last of them padded to 32 with zeros.
+#[inline(always)]
+fn add_padded<I: Isa>(isa: I, to: [I::Floats; 4], w: &[f32], x: &[f32]) -> [I::Floats; 4] {
+    let mut to = to;
+    let ((whole_w, w), (whole_x, x)) = (w.as_chunks::<32>(), x.as_chunks::<32>());
+    for (w, x) in whole_w.iter().zip(whole_x) {
+        to = add_32(isa, to, w, x);
+    }
+    if !w.is_empty() {
+        let [mut padded_w, mut padded_x] = [[0.0; 32]; 2];
+        padded_w[..w.len()].copy_from_slice(w);
+        padded_x[..x.len()].copy_from_slice(x);
+        to = add_32(isa, to, &padded_w, &padded_x);
+    }
+    to
 }
 
 /// Adds the products of 32 floats.
@@ -324,11 +341,25 @@ fn times_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
     }
 }
 
+/// [`prefetch`] for a row that is read beside others: behind its end comes not the next row, but that behind all of them.
+#[inline(always)]
+fn fetch_next<I: Isa, B: Block, const R: usize>(isa: I, rows: [&[B]; R], r: usize, at: usize, bytes: usize) {
+    let row = size_of_val(rows[r]);
+    let beside = if at * size_of::<B>() + AHEAD < row { 0 } else { (R - 1) * row };
+    prefetch_lines(isa, &rows[r][at], AHEAD + beside, bytes);
+}
+
 /// Asks for the lines of `bytes` bytes of weights that come some blocks later.
 #[inline(always)]
 fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize) {
+    prefetch_lines(isa, block, AHEAD, bytes);
+}
+
+/// Asks for the lines of `bytes` bytes that come `ahead` bytes behind `block`.
+#[inline(always)]
+fn prefetch_lines<I: Isa, B: Block>(isa: I, block: &B, ahead: usize, bytes: usize) {
     let at = bytemuck::bytes_of(block).as_ptr();
     for line in 0..bytes.div_ceil(64) {
-        isa.prefetch(at, AHEAD + 64 * line);
+        isa.prefetch(at, ahead + 64 * line);
     }
 }

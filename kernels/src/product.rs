@@ -212,7 +212,58 @@ macro_rules! rows_task {
 
 rows_task!(ScaledRows, quant::Scaled, gemv::scaled);
 rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks);
-rows_task!(PlainRows, Block, gemv::plain);
+
+/// Floats of a column above which the first-level cache has no room for rows beside it: then two rows share its reading,
+/// which is a fifth faster. Rows that are shorter run slower in pairs.
+const FIRST_LEVEL: usize = 6144;
+
+struct PlainRows<'a, 'o, B> {
+    rows: &'a [B],
+    row_blocks: usize,
+    x: Columns<'a>,
+    out: &'a mut Output<'o>,
+}
+
+impl<B: Block> PlainRows<'_, '_, B> {
+    /// Multiplies `rows`, from row `i` on, with `C` columns from `first` on; gives `C`.
+    #[inline(always)]
+    fn columns<I: Isa, const R: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        i: usize,
+        rows: [&[B]; R],
+        first: usize,
+    ) -> usize {
+        for (r, sums) in gemv::plain::<I, B, R, C>(isa, rows, self.x, first).into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                self.out.column(first + c)[i + r] = sum;
+            }
+        }
+        C
+    }
+}
+
+impl<B: Block> Task for PlainRows<'_, '_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let count = self.x.count();
+        let together = if count == 1 && self.x.len() > FIRST_LEVEL { 2 } else { 1 };
+        for (i, rows) in (0..).step_by(together).zip(self.rows.chunks(together * self.row_blocks)) {
+            let (a, b) = rows.split_at(self.row_blocks);
+            let mut first = 0;
+            while first < count {
+                first += match count - first {
+                    4.. => self.columns::<I, 1, 4>(isa, i, [a], first),
+                    2.. => self.columns::<I, 1, 2>(isa, i, [a], first),
+                    _ if b.is_empty() => self.columns::<I, 1, 1>(isa, i, [a], first),
+                    _ => self.columns::<I, 2, 1>(isa, i, [a, b], first),
+                };
+            }
+        }
+    }
+}
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

@@ -4,9 +4,11 @@
 mod args;
 mod bench;
 mod chat;
+mod choices;
 mod embed;
 mod failure;
 mod generate;
+mod imatrix;
 mod input;
 mod inspect;
 mod interrupt;
@@ -14,6 +16,7 @@ mod logits;
 mod model;
 mod npy;
 mod output;
+mod perplexity;
 mod progress;
 mod quantize;
 mod template;
@@ -56,6 +59,9 @@ enum Command {
     Embed(embed::Embed),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
+    Imatrix(imatrix::Imatrix),
+    Perplexity(perplexity::Perplexity),
+    Choices(choices::Choices),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -78,6 +84,9 @@ pub fn main() -> ExitCode {
         Command::Embed(args) => embed::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
         Command::Quantize(args) => quantize::run(&args, common),
+        Command::Imatrix(args) => imatrix::run(&args, common),
+        Command::Perplexity(args) => perplexity::run(&args, common),
+        Command::Choices(args) => choices::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ mod chat;
 #[cfg(feature = "cli")]
 mod cli;
 mod embeddings;
+mod eval;
 mod formats;
 mod gguf;
 mod goldens;
