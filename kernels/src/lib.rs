@@ -1,8 +1,9 @@
 //! The arithmetic of gristmill: what a format's bits mean ([`quant`]), what a processor can say ([`simd`]),
-//! and the loops over rows that join the two.
+//! and the loops over rows that join the two; and the same for Apple's GPUs ([`metal`]).
 //!
-//! This crate is `no_std` and allocates nothing but the tables of [`encode`]. It knows no file, no thread and no model: slices come in,
-//! slices go out. Every result is the same, bit for bit, at every [`Level`](simd::Level).
+//! This crate is `no_std` and allocates nothing but the tables of [`encode`] and the text of [`metal::source`]. It knows no file,
+//! no thread and no model: slices come in, slices go out. Every result is the same, bit for bit, at every
+//! [`Level`](simd::Level).
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 #![allow(
     clippy::indexing_slicing,
@@ -19,6 +20,7 @@ pub mod encode;
 mod gemm;
 mod gemv;
 pub mod logits;
+pub mod metal;
 mod mismatch;
 pub mod norm;
 mod output;

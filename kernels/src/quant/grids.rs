@@ -180,6 +180,27 @@ const IQ1_MAP: &str = "\
     00541241580aa004158054129a6000a4aa20805a0001d044412882805412415000802828ca2f02000000aaa082a0ab02ae2a2000\
     288490829e410011b454150054108a2005412415808842808882a0048000541041500a20041580541";
 
+/// Each grid's points as `metal/grids.h` has them: the numbers of their coordinates' levels, two bits each (or three), the
+/// first lowest.
+#[cfg(test)]
+pub(crate) fn as_numbers() -> [(&'static str, alloc::vec::Vec<u16>); 6] {
+    fn of<const LEN: usize>(points: &[[i8; LEN]], bits: usize) -> alloc::vec::Vec<u16> {
+        let mut levels: alloc::vec::Vec<i8> = points.iter().flatten().copied().collect();
+        levels.sort_unstable();
+        levels.dedup();
+        let number = |x: &i8| levels.iter().position(|level| level == x).unwrap() as u16;
+        points.iter().map(|p| (0..LEN).fold(0, |all, j| all | number(&p[j]) << (bits * j))).collect()
+    }
+    [
+        ("IQ2_XXS", of(&IQ2_XXS, 2)),
+        ("IQ2_XS", of(&IQ2_XS, 2)),
+        ("IQ2_S", of(&IQ2_S, 2)),
+        ("IQ3_XXS", of(&IQ3_XXS, 3)),
+        ("IQ3_S", of(&IQ3_S, 3)),
+        ("IQ1", of(&IQ1, 2)),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

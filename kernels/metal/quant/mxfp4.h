@@ -1,0 +1,26 @@
+// MXFP4: w[i] = DOUBLED[q[i]] * 2^(e - 128).
+#pragma once
+
+#include "../bits.h"
+
+/// Twice the values of the sixteen E2M1 codes, for MXFP4 and NVFP4.
+constant float DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/// 32 weights.
+struct mxfp4 {
+    enum { len = 32, offset = 0, pair = 2 };
+    struct block {
+        uchar e;
+        uchar qs[16];
+    };
+
+    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+        device const block &b = row[e / 4];
+        for (ushort i = 0; i < 8; i++) {
+            q[i] = DOUBLED[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f];
+        }
+        // The two smallest are subnormal.
+        const uint half_scale = b.e < 2 ? 0x00200000u << b.e : (uint(b.e) - 1) << 23;
+        return float2(as_type<float>(half_scale), 0.0f);
+    }
+};

@@ -1,0 +1,19 @@
+// Q4_0: w[i] = (q[i] - 8) * d.
+#pragma once
+
+#include "../bits.h"
+
+/// 32 weights.
+struct q4_0 {
+    enum { len = 32, offset = 8, pair = 2 };
+    struct block {
+        half d;
+        ushort qs[8];
+    };
+
+    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+        device const block &b = row[e / 4];
+        fields(b.qs + e % 2 * 4, e / 2 % 2 * 4, 0x0f, q);
+        return float2(b.d, 0.0f);
+    }
+};

@@ -1,0 +1,19 @@
+// Q4_1: w[i] = q[i] * d + m.
+#pragma once
+
+#include "../bits.h"
+
+/// 32 weights.
+struct q4_1 {
+    enum { len = 32, offset = 0, pair = 2 };
+    struct block {
+        half d, m;
+        ushort qs[8];
+    };
+
+    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+        device const block &b = row[e / 4];
+        fields(b.qs + e % 2 * 4, e / 2 % 2 * 4, 0x0f, q);
+        return float2(b.d, -float(b.m));
+    }
+};

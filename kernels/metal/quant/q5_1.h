@@ -1,0 +1,20 @@
+// Q5_1: w[i] = q[i] * d + m.
+#pragma once
+
+#include "q5_0.h"
+
+/// 32 weights.
+struct q5_1 {
+    enum { len = 32, offset = 0, pair = 2 };
+    struct block {
+        half d, m;
+        ushort qh[2];
+        ushort qs[8];
+    };
+
+    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+        device const block &b = row[e / 4];
+        five_bits(b.qs, b.qh, ushort(e % 4), q);
+        return float2(b.d, -float(b.m));
+    }
+};

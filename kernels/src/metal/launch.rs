@@ -1,0 +1,491 @@
+//! How kernels are launched: which, with what arguments, in a grid of what size. The one place that knows tile sizes.
+//!
+//! A [`Launch`] names no buffers: each function says in what order the kernel takes them. Sizes are the caller's promise, as
+//! the sizes of buffers are.
+
+use core::fmt;
+
+use super::params::*;
+use crate::activation::Activation;
+use crate::quant::GgmlType;
+use crate::rope::Pairing;
+
+/// Threads of a simdgroup.
+const LANES: u32 = 32;
+/// Outputs of a threadgroup in `matvec`: rows of a simdgroup times simdgroups.
+const MATVEC_ROWS: u32 = 4 * 2;
+/// Tokens that share what `matvec4` reads of the weights.
+const MATVEC_COLUMNS: u32 = 4;
+/// Tokens from which tiles are multiplied. Of a tile's 64 tokens at least an eighth is then used; below it reading the weights
+/// once for four tokens is cheaper.
+const MATMUL_FROM: u32 = 9;
+/// Outputs, and tokens, of a tile in `matmul`.
+pub const TILE: u32 = 64;
+/// Bytes of the two buffers of two panels of 64 x 16 floats that `matmul` shares.
+const MATMUL_SHARED: u32 = 2 * 2 * 64 * 16 * 4;
+/// Queries of a threadgroup in `attention`, and its simdgroups.
+const QUERIES: u32 = 4;
+const ATTENTION_SIMDS: u32 = 4;
+/// Positions of a part: enough that joining parts costs little beside them.
+const PART: u32 = 512;
+/// The most threadgroup memory that a kernel may have, in bytes.
+pub const MOST_SHARED: u32 = 32 * 1024;
+/// Threads of kernels that have one for each value (or eight of them).
+const EACH: u32 = 64;
+/// Room for [`Launch::params`]: the longest struct of arguments.
+const MOST_PARAMS: usize = 68;
+
+/// A kernel, by its name: of templates the format belongs to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Kernel {
+    /// The name before the format.
+    pub stem: &'static str,
+    /// Of which format the instance is.
+    pub format: Option<GgmlType>,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.stem)?;
+        if let Some(format) = self.format {
+            f.write_str("_")?;
+            for c in format.name().chars() {
+                write!(f, "{}", c.to_ascii_lowercase())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A kernel with its arguments and its grid.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Launch {
+    /// Which kernel.
+    pub kernel: Kernel,
+    /// Threadgroups in each direction.
+    pub groups: [u32; 3],
+    /// Threads of a threadgroup.
+    pub threads: u32,
+    /// Bytes of threadgroup memory.
+    pub shared: u32,
+    params: [u8; MOST_PARAMS],
+    params_len: usize,
+}
+
+impl Launch {
+    fn new<P: Params>(stem: &'static str, params: P) -> Self {
+        let mut bytes = [0; MOST_PARAMS];
+        bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(&params));
+        Launch {
+            kernel: Kernel { stem, format: None },
+            groups: [1; 3],
+            threads: EACH,
+            shared: 0,
+            params: bytes,
+            params_len: size_of::<P>(),
+        }
+    }
+
+    fn of(mut self, format: GgmlType) -> Self {
+        self.kernel.format = Some(format);
+        self
+    }
+
+    fn grid(self, groups: [u32; 3], threads: u32, shared: u32) -> Self {
+        Launch { groups, threads, shared, ..self }
+    }
+
+    /// A thread for each of `count` things of each of `rows` rows.
+    fn each(self, count: u32, rows: u32) -> Self {
+        self.grid([count.div_ceil(EACH), rows, 1], EACH, 0)
+    }
+
+    /// The kernel's arguments, for buffer 0.
+    pub fn params(&self) -> &[u8] {
+        &self.params[..self.params_len]
+    }
+}
+
+/// What a product multiplies: a matrix of weights `[rows, len]`, or that of experts, with rows of activations.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Format of the weights.
+    pub format: GgmlType,
+    /// Inputs.
+    pub len: u32,
+    /// Outputs.
+    pub rows: u32,
+    /// Rows of activations.
+    pub columns: u32,
+    /// Whether there is a bias, `[rows]`, of experts `[experts, rows]`.
+    pub bias: bool,
+}
+
+impl Product {
+    fn params(&self) -> ProductParams {
+        let row_bytes = self.format.row_bytes(self.len as usize).unwrap_or(0);
+        ProductParams {
+            len: self.len,
+            rows: self.rows,
+            columns: self.columns,
+            row_bytes: row_bytes as u32,
+            of: 0,
+            first: 0,
+            by_expert: 0,
+            has_bias: u32::from(self.bias),
+        }
+    }
+
+    fn matvec(&self, params: ProductParams) -> Launch {
+        let groups = self.rows.div_ceil(MATVEC_ROWS);
+        let (stem, columns) = match self.columns {
+            0..=1 => ("matvec", self.columns),
+            _ if params.by_expert != 0 => ("matvec", self.columns),
+            _ => ("matvec4", self.columns.div_ceil(MATVEC_COLUMNS)),
+        };
+        Launch::new(stem, params).of(self.format).grid([groups, columns, 1], 2 * LANES, 0)
+    }
+
+    fn matmul(&self, params: ProductParams, tiles: u32) -> Launch {
+        let groups = [tiles, self.rows.div_ceil(TILE), 1];
+        Launch::new("matmul", params).of(self.format).grid(groups, 4 * LANES, MATMUL_SHARED)
+    }
+
+    /// Activations times the transposed matrix. Buffers: weights, activations `[columns, len]`, bias, nothing, results
+    /// `[columns, rows]`. What is not there is any buffer.
+    pub fn launch(&self) -> Launch {
+        match self.columns < MATMUL_FROM {
+            true => self.matvec(self.params()),
+            false => self.matmul(self.params(), self.columns.div_ceil(TILE)),
+        }
+    }
+
+    /// The same by experts, each of which has `of` rows of the matrix and gives those from `first` on; `columns` are slots.
+    /// Buffers as for [`Product::launch`], the fourth being the expert of each slot.
+    pub fn by_slot(&self, of: u32, first: u32) -> Launch {
+        self.matvec(ProductParams { of, first, by_expert: 1, ..self.params() })
+    }
+
+    /// As [`Product::by_slot`] for slots sorted by expert: the fourth buffer is `[tiles][3]`: expert, first slot, the one
+    /// behind the last; at most [`TILE`] slots each.
+    pub fn by_tile(&self, of: u32, first: u32, tiles: u32) -> Launch {
+        self.matmul(ProductParams { of, first, by_expert: 1, ..self.params() }, tiles)
+    }
+}
+
+/// Rows of a table as floats. Buffers: table, row numbers `[count]`, results `[count, len]`.
+pub fn lookup(format: GgmlType, len: u32, rows: u32, count: u32) -> Launch {
+    let row_bytes = format.row_bytes(len as usize).unwrap_or(0) as u32;
+    Launch::new("lookup", LookupParams { len, count, row_bytes, rows })
+        .of(format)
+        .each(len.div_ceil(8), count)
+}
+
+/// Rows of activations. Buffers: activations `[rows, len]`, row numbers `[count]`, results `[count, len]`.
+pub fn select(len: u32, rows: u32, count: u32) -> Launch {
+    Launch::new("select_rows", LookupParams { len, count, row_bytes: 0, rows }).each(len, count)
+}
+
+/// How attention runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Format of keys and values in the cache: `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
+    pub cache: GgmlType,
+    /// Tokens of the pass.
+    pub tokens: u32,
+    /// Heads of queries.
+    pub heads: u32,
+    /// Heads of keys.
+    pub kv_heads: u32,
+    /// Values of a key.
+    pub key_dim: u32,
+    /// Values of a value.
+    pub value_dim: u32,
+    /// Positions that the cache holds.
+    pub capacity: u32,
+    /// The position of the first token.
+    pub position: u32,
+    /// The first position that any token sees, and the one behind the last.
+    pub visible: [u32; 2],
+    /// Whether scores fall with the distance, and whether heads have sinks.
+    pub has: [bool; 2],
+    /// Factor of the scores.
+    pub scale: f32,
+    /// What scores are bent below.
+    pub cap: Option<f32>,
+}
+
+/// Values of a row of the cache, with those that fill it, and its bytes.
+pub fn cache_row(format: GgmlType, dim: u32) -> (u32, u32) {
+    let len = dim.next_multiple_of(8.max(format.block_len() as u32));
+    (len, format.row_bytes(len as usize).unwrap_or(0) as u32)
+}
+
+impl Attention {
+    fn params(&self) -> AttentionParams {
+        let (key_len, key_bytes) = cache_row(self.cache, self.key_dim);
+        let (value_len, value_bytes) = cache_row(self.cache, self.value_dim);
+        let [slopes, sinks] = self.has;
+        AttentionParams {
+            tokens: self.tokens,
+            heads: self.heads,
+            group: self.heads / self.kv_heads.max(1),
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            key_len,
+            value_len,
+            key_bytes,
+            value_bytes,
+            capacity: self.capacity,
+            position: self.position,
+            part: PART,
+            parts: self.parts(),
+            has_slopes: u32::from(slopes),
+            has_sinks: u32::from(sinks),
+            scale: self.scale,
+            cap: self.cap.unwrap_or(0.0),
+        }
+    }
+
+    /// Parts of the positions, counted from position 0.
+    fn parts(&self) -> u32 {
+        self.visible[1].div_ceil(PART).max(1)
+    }
+
+    /// Floats of what the parts leave for [`Attention::join`].
+    pub fn partial_len(&self) -> usize {
+        [self.tokens, self.heads, self.parts(), 2 + self.value_dim].iter().map(|&n| n as usize).product()
+    }
+
+    /// Whether the kernels have room for heads of this size.
+    pub fn fits(&self) -> bool {
+        cache_row(self.cache, self.value_dim).0 <= 3 * 8 * LANES && self.shared() <= MOST_SHARED
+    }
+
+    fn shared(&self) -> u32 {
+        let (key_len, value_len) =
+            (cache_row(self.cache, self.key_dim).0, cache_row(self.cache, self.value_dim).0);
+        let sums = 2 * ATTENTION_SIMDS * QUERIES + QUERIES.saturating_mul(value_len);
+        4u32.saturating_mul(sums.max(QUERIES.saturating_mul(key_len)))
+    }
+
+    /// Scores, their softmax and what it sums, part by part. Buffers: queries, keys, values, what each token sees (first
+    /// position, the one behind the last), slopes of heads, what the parts leave.
+    pub fn launch(&self) -> Launch {
+        let params = self.params();
+        let stem = if params.value_len <= 8 * LANES { "attention" } else { "attention3" };
+        let tiles = (self.tokens * params.group).div_ceil(QUERIES);
+        let groups = [tiles, self.kv_heads, params.parts];
+        Launch::new(stem, params).of(self.cache).grid(groups, ATTENTION_SIMDS * LANES, self.shared())
+    }
+
+    /// Joins the parts. Buffers: what they left, sinks of heads, results `[tokens, heads * value_dim]`.
+    pub fn join(&self) -> Launch {
+        Launch::new("attention_join", self.params()).each(self.value_dim, self.tokens * self.heads)
+    }
+
+    /// Writes keys (or values) of the pass's tokens to the cache. Buffers: `[tokens, kv_heads * dim]`, the cache.
+    pub fn keep(&self, dim: u32) -> Launch {
+        let (len, row_bytes) = cache_row(self.cache, dim);
+        let params = KeepParams {
+            tokens: self.tokens,
+            heads: self.kv_heads,
+            dim,
+            len,
+            row_bytes,
+            capacity: self.capacity,
+            position: self.position,
+        };
+        let unit = self.cache.block_len() as u32;
+        Launch::new("keep", params).of(self.cache).each(self.kv_heads * (len / unit), self.tokens)
+    }
+}
+
+/// Simdgroups for a row of `width`: up to eight, each with some values for every lane.
+fn simds(width: u32) -> u32 {
+    width.div_ceil(4 * LANES).clamp(1, 8)
+}
+
+fn norm(stem: &'static str, rows: u32, width: u32, eps: f32) -> Launch {
+    let simds = simds(width);
+    // Two sums, of which each simdgroup gives a part.
+    Launch::new(stem, NormParams { width, simds, eps }).grid([rows, 1, 1], simds * LANES, 2 * 4 * LANES)
+}
+
+/// Root mean square norm of each row. Buffers: activations `[rows, width]`, weights, results (which may be the activations).
+pub fn rms_norm(rows: u32, width: u32, eps: f32) -> Launch {
+    norm("rms_norm", rows, width, eps)
+}
+
+/// Layer norm of each row. Buffers: activations `[rows, width]`, weights, biases, results (which may be the activations).
+pub fn layer_norm(rows: u32, width: u32, eps: f32) -> Launch {
+    norm("layer_norm", rows, width, eps)
+}
+
+/// What of each value lies above its row's mean and so many standard deviations. Buffers: activations, changed in place.
+pub fn sparse(rows: u32, width: u32, deviations: f32) -> Launch {
+    norm("sparse", rows, width, deviations)
+}
+
+/// Turns the first `2 * pairs` values of each head. Buffers: cosines and sines `[tokens][pairs][2]`, activations, in place.
+pub fn rope(tokens: u32, width: u32, head_dim: u32, pairs: u32, pairing: Pairing) -> Launch {
+    let halves = u32::from(pairing == Pairing::Halves);
+    let count = width / head_dim.max(1) * pairs;
+    Launch::new("rope", RopeParams { tokens, width, head_dim, pairs, halves }).each(count, tokens)
+}
+
+/// `x = activation(x)`, times `up` where a gate multiplies. Buffers: `x` `[rows, width]`, in place, and `up`.
+pub fn activate(activation: Activation, rows: u32, width: u32, has_up: bool) -> Launch {
+    let kind = match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+        Activation::Gelu => 2,
+        Activation::Relu => 3,
+        Activation::ReluSquared => 4,
+        Activation::Sigmoid => 5,
+        Activation::Identity => 6,
+        Activation::SwigluClamped => 7,
+    };
+    let params = MapParams { rows, width, kind, has_up: u32::from(has_up), number: 0.0 };
+    Launch::new("activate", params).each(width, rows)
+}
+
+/// A function of each value; the numbers are those of `metal/params.h`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Map {
+    /// `factor * x`.
+    Scale(f32),
+    /// `x` kept between `-bound` and `bound`.
+    Clamp(f32),
+    /// `cap * tanh(x / cap)`.
+    SoftCap(f32),
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `exp(x)`.
+    Exp,
+}
+
+/// `x = map(x)`. Buffers: `x` `[rows, width]`, in place.
+pub fn map(map: Map, rows: u32, width: u32) -> Launch {
+    let (kind, number) = match map {
+        Map::Scale(factor) => (0, factor),
+        Map::Clamp(bound) => (1, bound),
+        Map::SoftCap(cap) => (2, cap),
+        Map::Softplus => (3, 0.0),
+        Map::Exp => (4, 0.0),
+    };
+    Launch::new("map_values", MapParams { rows, width, kind, has_up: 0, number }).each(width, rows)
+}
+
+/// What becomes of each value with another; the numbers are those of `metal/params.h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum With {
+    /// `x += y`, matrices alike.
+    Add,
+    /// `x *= y[row]`.
+    RowFactor,
+    /// `x *= y[column]`.
+    ColumnFactor,
+    /// `x += y[column]`.
+    ColumnTerm,
+}
+
+/// Each value with another. Buffers: `x` `[rows, width]`, in place, and `y`.
+pub fn with(with: With, rows: u32, width: u32) -> Launch {
+    let params = MapParams { rows, width, kind: with as u32, has_up: 0, number: 0.0 };
+    Launch::new("with_other", params).each(width, rows)
+}
+
+/// Copies `width` columns of a matrix of rows of `from_row`, from column `from` on, to columns `to` of rows of `to_row`.
+/// Buffers: the matrix, the result.
+pub fn copy_columns(rows: u32, width: u32, [from_row, from]: [u32; 2], [to_row, to]: [u32; 2]) -> Launch {
+    let params = CopyParams { rows, width, from_row, from, to_row, to, stride: 0, factor: 0 };
+    Launch::new("copy_columns", params).each(width, rows)
+}
+
+/// Adds each row times its factor number `factor` of `stride` to the result; number 0 is written, not added. Buffers: the
+/// matrix `[rows, width]`, factors `[rows, stride]`, the result.
+pub fn blend(rows: u32, width: u32, factor: u32, stride: u32) -> Launch {
+    let params = CopyParams { rows, width, stride, factor, ..CopyParams::default() };
+    Launch::new("blend", params).each(width, rows)
+}
+
+/// For each token the sum of its slots' rows, times their weights where `weighted`. Buffers: slots' rows, the slots of each
+/// token `[tokens, per_token]`, weights of slots, results `[tokens, width]`.
+pub fn combine(tokens: u32, width: u32, per_token: u32, weighted: bool) -> Launch {
+    let params = CombineParams { tokens, width, per_token, weighted: u32::from(weighted) };
+    Launch::new("combine", params).each(width, tokens)
+}
+
+/// The `k` largest values of each row, `k` at most `width`. Buffers: `[rows, width]`, the values `[rows, k]`, their places
+/// `[rows, k]`.
+pub fn top_k(rows: u32, width: u32, k: u32) -> Launch {
+    let simds = width.div_ceil(4 * LANES).clamp(1, 32);
+    Launch::new("top_k", TopKParams { rows, width, k, simds }).grid(
+        [rows, 1, 1],
+        simds * LANES,
+        2 * 4 * LANES,
+    )
+}
+
+/// A recurrence of matrices: `crate::recurrence` has the formulas.
+#[derive(Clone, Copy, Debug)]
+pub struct Recurrence {
+    /// Heads of values, each with a state `[key_dim, value_dim]`.
+    pub heads: u32,
+    /// Heads of keys and queries: a divisor of `heads`.
+    pub key_heads: u32,
+    /// Values of a key.
+    pub key_dim: u32,
+    /// Values of a value.
+    pub value_dim: u32,
+    /// Whether what the state gives for a key is taken off its value.
+    pub delta: bool,
+    /// Whether head `i` has key head `i % key_heads`; else neighbours share one.
+    pub tiled: bool,
+}
+
+impl Recurrence {
+    /// Carries the states through the tokens. Buffers: queries and keys `[tokens, key_heads * key_dim]`, values `[tokens, heads *
+    /// value_dim]`, decays and rates `[tokens, heads]`, states `[heads, key_dim, value_dim]` (in place), results as the values.
+    pub fn launch(&self, tokens: u32) -> Launch {
+        let params = RecurrenceParams {
+            tokens,
+            heads: self.heads,
+            key_heads: self.key_heads,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            delta: u32::from(self.delta),
+            tiled: u32::from(self.tiled),
+        };
+        Launch::new("recur", params).each(self.value_dim, self.heads)
+    }
+}
+
+/// RWKV 7: `crate::wkv` has the formula. Buffers: receptances, decays, keys, `a`, `b` and values, all `[tokens, heads * dim]`,
+/// states `[heads, dim, dim]` (in place), results as the values.
+pub fn wkv(tokens: u32, heads: u32, dim: u32) -> Launch {
+    let params = RecurrenceParams {
+        tokens,
+        heads,
+        key_heads: heads,
+        key_dim: dim,
+        value_dim: dim,
+        ..RecurrenceParams::default()
+    };
+    Launch::new("wkv", params).each(dim, heads)
+}
+
+/// A selective scan: `crate::scan` has the formula. Buffers: inputs and steps `[tokens, channels]`, the ways into and out of the
+/// states `[tokens, states]`, rates `[states, channels]`, states shaped alike (in place), results as the inputs.
+pub fn scan(tokens: u32, channels: u32, states: u32) -> Launch {
+    Launch::new("scan", ScanParams { tokens, channels, states, has_bias: 0 }).each(channels, 1)
+}
+
+/// A causal convolution of each channel by itself over `taps` tokens. Buffers: inputs `[tokens, channels]`, weights `[taps,
+/// channels]`, bias `[channels]`, the tokens before `[taps - 1, channels]` (in place), results as the inputs.
+pub fn convolve(tokens: u32, channels: u32, taps: u32, has_bias: bool) -> Launch {
+    let params = ScanParams { tokens, channels, states: taps, has_bias: u32::from(has_bias) };
+    Launch::new("convolve", params).each(channels, 1)
+}

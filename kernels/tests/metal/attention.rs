@@ -1,0 +1,285 @@
+//! Attention, and keys and values on their way into the cache.
+
+use gristmill_kernels::metal::launch::{Attention, cache_row};
+use gristmill_kernels::quant::{GgmlType, dequantize_row};
+
+use crate::device;
+use crate::emulator::{Buffer, Emulator};
+use crate::numbers::{ROUNDING, Random};
+
+const CACHE_TYPES: [GgmlType; 5] =
+    [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0];
+
+const PLAIN: Attention = Attention {
+    cache: GgmlType::F32,
+    tokens: 1,
+    heads: 6,
+    kv_heads: 2,
+    key_dim: 64,
+    value_dim: 64,
+    capacity: 96,
+    position: 0,
+    visible: [0, 1],
+    has: [false; 2],
+    scale: 0.15,
+    cap: None,
+};
+
+/// Rows of the cache as floats, `[kv_heads][positions]`, and its buffer.
+struct Kept {
+    rows: Vec<Vec<Vec<f32>>>,
+    buffer: Buffer,
+}
+
+/// Keeps random numbers for `positions` positions, some tokens at a time; those behind stay NaN.
+fn keep(device: &mut Emulator, spec: &Attention, dim: u32, positions: u32, random: &mut Random) -> Kept {
+    let (len, row_bytes) = cache_row(spec.cache, dim);
+    let bytes = (spec.kv_heads * spec.capacity * row_bytes) as usize;
+    let buffer = device.room(bytes);
+    let mut position = 0;
+    while position < positions {
+        let tokens = (1 + random.below(40) as u32).min(positions - position);
+        let x: Vec<f32> = random.floats((tokens * spec.kv_heads * dim) as usize);
+        let input = device.floats(&x);
+        device.run(&Attention { tokens, position, ..*spec }.keep(dim), &[input, buffer]);
+        position += tokens;
+    }
+    let bytes = device.try_read(buffer, bytes).unwrap();
+    let row = |head: u32, position: u32| {
+        let at = ((head * spec.capacity + position % spec.capacity) * row_bytes) as usize;
+        let mut out = vec![0.0; len as usize];
+        dequantize_row(spec.cache, &bytes[at..at + row_bytes as usize], &mut out).unwrap();
+        out
+    };
+    let first = positions.saturating_sub(spec.capacity);
+    let of_head = |head| (0..positions).map(|at| if at < first { vec![] } else { row(head, at) }).collect();
+    Kept { rows: (0..spec.kv_heads).map(of_head).collect(), buffer }
+}
+
+#[test]
+fn what_is_kept_is_what_ggml_would_write() {
+    let mut device = device!();
+    let mut random = Random(1);
+    for ty in CACHE_TYPES {
+        // 40 values: 24 that only fill the second block.
+        for dim in [32, 40] {
+            let spec = Attention { cache: ty, tokens: 5, kv_heads: 3, capacity: 5, position: 3, ..PLAIN };
+            let mut x = random.floats((spec.tokens * spec.kv_heads * dim) as usize);
+            x[..32].fill(0.0);
+            x[40] = 0.5;
+            let (len, row_bytes) = cache_row(ty, dim);
+            let room = (spec.kv_heads * spec.capacity * row_bytes) as usize;
+            let (input, cache) = (device.floats(&x), device.room(room));
+            device.run(&spec.keep(dim), &[input, cache]);
+            let found = device.try_read(cache, room).unwrap();
+            for token in 0..spec.tokens {
+                for head in 0..spec.kv_heads {
+                    let from = ((token * spec.kv_heads + head) * dim) as usize;
+                    let mut row = x[from..from + dim as usize].to_vec();
+                    row.resize(len as usize, 0.0);
+                    let mut expected = vec![0; row_bytes as usize];
+                    encode(ty, &row, &mut expected);
+                    let at = ((head * spec.capacity + (3 + token) % spec.capacity) * row_bytes) as usize;
+                    assert_eq!(
+                        found[at..at + row_bytes as usize],
+                        expected,
+                        "{ty} token {token} head {head}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The crate's own quantizer, which writes what ggml's does.
+fn encode(ty: GgmlType, row: &[f32], out: &mut [u8]) {
+    let encoder = gristmill_kernels::encode::Encoder::new(ty).unwrap();
+    encoder.encode(gristmill_kernels::simd::Level::SCALAR, row, row.len(), None, out).unwrap();
+}
+
+/// Some tokens and what becomes of their scores.
+struct Case {
+    spec: Attention,
+    visible: Vec<[u32; 2]>,
+    slopes: Vec<f32>,
+    sinks: Vec<f32>,
+}
+
+impl Case {
+    fn new(spec: Attention, visible: &[[u32; 2]]) -> Case {
+        let all = [visible.iter().map(|v| v[0]).min().unwrap(), visible.iter().map(|v| v[1]).max().unwrap()];
+        let spec = Attention { tokens: visible.len() as u32, visible: all, ..spec };
+        Case { spec, visible: visible.to_vec(), slopes: vec![], sinks: vec![] }
+    }
+
+    fn run(&self, device: &mut Emulator, queries: &[f32], keys: &Kept, values: &Kept) -> Vec<f32> {
+        let spec = Attention { has: [!self.slopes.is_empty(), !self.sinks.is_empty()], ..self.spec };
+        assert!(spec.fits());
+        let input = device.floats(queries);
+        let visible = device.ids(self.visible.as_flattened());
+        let some = |numbers: &[f32]| if numbers.is_empty() { vec![0.0] } else { numbers.to_vec() };
+        let (slopes, sinks) = (device.floats(&some(&self.slopes)), device.floats(&some(&self.sinks)));
+        let partial = device.room(4 * spec.partial_len());
+        let count = (spec.tokens * spec.heads * spec.value_dim) as usize;
+        let out = device.room(4 * count);
+        device.run(&spec.launch(), &[input, keys.buffer, values.buffer, visible, slopes, partial]);
+        device.run(&spec.join(), &[partial, sinks, out]);
+        device.read(out, count)
+    }
+
+    /// Softmax of scores times values in double precision; the bound follows the errors of scores into the weights.
+    fn check(&self, device: &mut Emulator, keys: &Kept, values: &Kept, random: &mut Random) {
+        let Attention { tokens, heads, kv_heads, key_dim, value_dim, .. } = self.spec;
+        let (key_dim, value_dim) = (key_dim as usize, value_dim as usize);
+        let queries: Vec<f32> =
+            random.floats((tokens * heads) as usize * key_dim).iter().map(|x| 3.0 * x).collect();
+        let found = self.run(device, &queries, keys, values);
+        for (number, query) in queries.chunks_exact(key_dim).enumerate() {
+            let (token, head) = (number / heads as usize, number % heads as usize);
+            let kv_head = head / (heads / kv_heads) as usize;
+            let [from, to] = self.visible[token].map(|at| at as usize);
+            let (mut scores, mut error) = (Vec::new(), 0f64);
+            for at in from..to {
+                let terms =
+                    query.iter().zip(&keys.rows[kv_head][at]).map(|(&q, &k)| f64::from(q) * f64::from(k));
+                let scale = f64::from(self.spec.scale);
+                let size: f64 = terms.clone().map(f64::abs).sum::<f64>() * scale;
+                let mut score = terms.sum::<f64>() * scale;
+                // One rounding for each value, and some for the scales of blocks.
+                let mut off = (key_dim + 4) as f64 * ROUNDING * size;
+                if let Some(cap) = self.spec.cap.map(f64::from) {
+                    score = cap * (score / cap).tanh();
+                    off += 8.0 * ROUNDING * cap;
+                }
+                if let Some(&slope) = self.slopes.get(head) {
+                    let far = at.abs_diff(self.spec.position as usize + token) as f64 * f64::from(slope);
+                    score -= far;
+                    off += 3.0 * ROUNDING * (score.abs() + far);
+                }
+                scores.push(score);
+                error = error.max(off + ROUNDING * score.abs());
+            }
+            let most = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let sink = self.sinks.get(head).map_or(0.0, |&sink| (f64::from(sink) - most).exp());
+            let all = weights.iter().sum::<f64>() + sink;
+            // Differences of scores, exponentials and sums: errors of scores count twice, everything else once.
+            let spread = scores.iter().map(|score| most - score).fold(0.0, f64::max);
+            let relative = 2.0 * (error + ROUNDING * spread) + ((to - from) + 64) as f64 * ROUNDING;
+            for i in 0..value_dim {
+                let terms =
+                    weights.iter().zip(&values.rows[kv_head][from..to]).map(|(w, v)| w * f64::from(v[i]));
+                let expected = terms.clone().sum::<f64>() / all;
+                let bound = 2.0 * relative * terms.map(f64::abs).sum::<f64>() / all;
+                let found = f64::from(found[number * value_dim + i]);
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "{:?} token {token} head {head} value {i}: {found}, not {expected}; bound {bound}",
+                    self.spec
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_is_softmax_of_scores_times_values_in_every_cache() {
+    let mut device = device!();
+    let mut random = Random(2);
+    for (seed, ty) in CACHE_TYPES.into_iter().enumerate() {
+        device.seed(seed as u64);
+        let spec = Attention { cache: ty, position: 64, ..PLAIN };
+        let keys = keep(&mut device, &spec, spec.key_dim, 70, &mut random);
+        let values = keep(&mut device, &spec, spec.value_dim, 70, &mut random);
+        for visible in [&[[0, 70]][..], &[[0, 65], [0, 66], [0, 67], [0, 68], [0, 69], [0, 70]]] {
+            Case::new(spec, visible).check(&mut device, &keys, &values, &mut random);
+        }
+    }
+}
+
+#[test]
+fn heads_of_any_size_and_windows_at_any_place() {
+    let mut device = device!();
+    let mut random = Random(3);
+    let windows: [&[[u32; 2]]; 3] =
+        [&[[0, 1], [31, 32], [31, 33], [32, 64]], &[[40, 70], [69, 70]], &[[3, 35]]];
+    for (number, (key_dim, value_dim, heads, kv_heads)) in [
+        (40, 24, 2, 1),
+        (128, 128, 8, 2),
+        (80, 80, 3, 3),
+        (192, 128, 5, 1),
+        (256, 256, 4, 2),
+        (72, 512, 5, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for ty in [GgmlType::F16, GgmlType::Q8_0] {
+            let spec = Attention { cache: ty, key_dim, value_dim, heads, kv_heads, position: 60, ..PLAIN };
+            let keys = keep(&mut device, &spec, key_dim, 70, &mut random);
+            let values = keep(&mut device, &spec, value_dim, 70, &mut random);
+            Case::new(spec, windows[number % 3]).check(&mut device, &keys, &values, &mut random);
+        }
+    }
+}
+
+#[test]
+fn scores_are_capped_and_slanted_and_sinks_take_their_part() {
+    let mut device = device!();
+    let mut random = Random(4);
+    let spec = Attention { position: 60, ..PLAIN };
+    let keys = keep(&mut device, &spec, 64, 70, &mut random);
+    let values = keep(&mut device, &spec, 64, 70, &mut random);
+    let visible = [[0, 70], [10, 70], [0, 63], [33, 64]];
+    let capped = Attention { cap: Some(2.0), ..spec };
+    let heads = |from: [f32; 3]| [from, from].concat();
+    for case in [
+        Case::new(capped, &visible),
+        Case { slopes: heads([0.5, 0.0, 0.004]), ..Case::new(spec, &visible) },
+        Case { sinks: heads([-1.0, 20.0, 3.0]), ..Case::new(spec, &visible) },
+        Case {
+            slopes: heads([0.25, 0.5, 0.1]),
+            sinks: heads([1.0, 2.0, 0.0]),
+            ..Case::new(capped, &visible)
+        },
+    ] {
+        case.check(&mut device, &keys, &values, &mut random);
+    }
+}
+
+#[test]
+fn long_sequences_are_joined_from_parts_and_places_are_used_again() {
+    let mut device = device!();
+    let mut random = Random(5);
+    let spec = Attention {
+        cache: GgmlType::F16,
+        key_dim: 32,
+        value_dim: 32,
+        heads: 2,
+        kv_heads: 1,
+        capacity: 1100,
+        position: 1299,
+        ..PLAIN
+    };
+    let keys = keep(&mut device, &spec, 32, 1300, &mut random);
+    let values = keep(&mut device, &spec, 32, 1300, &mut random);
+    for visible in [[200, 1300], [511, 513], [1023, 1025], [1024, 1300], [600, 700]] {
+        Case::new(spec, &[visible]).check(&mut device, &keys, &values, &mut random);
+    }
+}
+
+#[test]
+fn what_a_query_does_not_see_has_no_part_be_it_damaged() {
+    let mut device = device!();
+    let mut random = Random(6);
+    // Behind position 40 the cache holds NaN.
+    let spec = Attention { position: 39, ..PLAIN };
+    let keys = keep(&mut device, &spec, 64, 40, &mut random);
+    let values = keep(&mut device, &spec, 64, 40, &mut random);
+    Case::new(spec, &[[0, 40], [0, 39]]).check(&mut device, &keys, &values, &mut random);
+    let sees_it = Case::new(spec, &[[0, 40], [0, 41]]);
+    let queries = random.floats(2 * 6 * 64);
+    let found = sees_it.run(&mut device, &queries, &keys, &values);
+    let (first, second) = found.split_at(6 * 64);
+    assert!(first.iter().all(|x| x.is_finite()) && second.iter().all(|x| x.is_nan()));
+}
