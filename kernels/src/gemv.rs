@@ -27,7 +27,7 @@ const AHEAD: usize = 4096;
 
 /// A loop's body once for each number: what the compiler leaves a loop would choose each part's bits anew.
 macro_rules! unrolled {
-    ($i:ident in [$($number:literal),+] $body:block) => { $({ let $i: usize = $number; $body })+ };
+    ($i:ident in [$($number:literal),+] $body:block) => { $({ const $i: usize = $number; $body })+ };
 }
 
 /// One row of superblocks times `C` columns from column `first` on.
@@ -56,15 +56,15 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             };
             // Two sums, so that additions wait less for each other.
             let mut two = [[isa.zero_ints(); 2]; C];
-            unrolled!(pair in [0, 1, 2, 3] {
-                let (a, b) = (2 * pair, 2 * pair + 1);
+            unrolled!(PAIR in [0, 1, 2, 3] {
+                let (a, b) = (2 * PAIR, 2 * PAIR + 1);
                 let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
-                let scales = [isa.pick(scales, a), isa.pick(scales, b)];
+                let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
                 for c in 0..C {
                     let x = &codes[c][start + i];
                     let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
                     if !B::SCALES {
-                        two[c][pair % 2] = isa.add_ints(two[c][pair % 2], isa.dot_two_unsigned(w, x));
+                        two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
                         continue;
                     }
                     for half in 0..2 {

@@ -71,15 +71,17 @@ static PICKS: [[u8; 32]; 8] = {
 /// [`Isa::pick`] by one shuffle: written out, because the compiler makes two of it where both halves are the same.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn pick(scales: __m256i, part: usize) -> __m256i {
+pub(super) fn pick<const PART: usize>(scales: __m256i) -> __m256i {
+    const { assert!(PART < PICKS.len()) };
     let to;
-    // SAFETY: an instruction of AVX2 that reads 32 bytes of a table.
+    // SAFETY: an instruction of AVX2 that reads 32 bytes of a table, at an index below its length.
     unsafe {
         core::arch::asm!(
-            "vpshufb {to}, {scales}, [{places}]",
+            "vpshufb {to}, {scales}, [{places} + {offset}]",
             to = out(ymm_reg) to,
             scales = in(ymm_reg) scales,
-            places = in(reg) &PICKS[part % 8],
+            places = in(reg) &PICKS,
+            offset = const 32 * PART,
             options(pure, readonly, nostack, preserves_flags),
         );
     }
@@ -282,7 +284,7 @@ macro_rules! avx2_words {
                 );
                 _mm256_cvtepi8_epi16(dealt)
             }
-            fn pick(scales: __m256i, part: usize) -> __m256i { pick(scales, part) }
+            fn pick<const PART: usize>(scales: __m256i) -> __m256i { pick::<PART>(scales) }
 
             fn zero_ints() -> __m256i { _mm256_setzero_si256() }
             fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }

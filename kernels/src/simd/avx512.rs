@@ -19,6 +19,24 @@ impl Avx512 {
     }
 }
 
+/// `_mm256_dpwssd_epi32`: written out, because the compiler makes two instructions of it.
+#[inline]
+#[target_feature(enable = "avx512vl,avx512vnni")]
+fn add_dots(to: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    let mut to = to;
+    // SAFETY: an instruction of VNNI on registers.
+    unsafe {
+        core::arch::asm!(
+            "vpdpwssd {to}, {a}, {b}",
+            to = inout(ymm_reg) to,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// `_mm512_dpwssd_epi32` with `x` for every row: written out, because the compiler makes three instructions of it to
 /// shorten a chain that nothing waits for.
 #[inline]
@@ -69,7 +87,7 @@ impl Isa for Avx512 {
             let a = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(w[0]), _mm256_sign_epi8(s[0], w[0]));
             _mm256_dpbusd_epi32(a, _mm256_abs_epi8(w[1]), _mm256_sign_epi8(s[1], w[1]))
         }
-        fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_dpwssd_epi32(to, a, b) }
+        fn add_dot_shorts(to: __m256i, a: __m256i, b: __m256i) -> __m256i { add_dots(to, a, b) }
         fn row_codes(from: &[[u8; 4]; 16]) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
         fn no_sums() -> __m512i { _mm512_setzero_si512() }
         fn add_products(to: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {

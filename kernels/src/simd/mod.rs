@@ -146,8 +146,8 @@ pub trait Isa: Copy {
     fn scales_of_32(self, scales: &[i8; 8]) -> Self::Shorts;
     /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it.
     fn scales_of_16(self, scales: &[i8; 16]) -> Self::Shorts;
-    /// The scales of part `part` (32 weights), each over the eight lanes of its sixteen weights' products.
-    fn pick(self, scales: Self::Shorts, part: usize) -> Self::Shorts;
+    /// The scales of part `PART` (32 weights), each over the eight lanes of its sixteen weights' products.
+    fn pick<const PART: usize>(self, scales: Self::Shorts) -> Self::Shorts;
 
     // ---- integers
 

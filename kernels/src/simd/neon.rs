@@ -280,8 +280,8 @@ macro_rules! neon_words {
                 let both = vld2_s8(scales.as_ptr());
                 [vmovl_s8(both.0), vmovl_s8(both.1)]
             }
-            fn pick(scales: Shorts, part: usize) -> Shorts {
-                let low = 2 * (part % 8) as u16;
+            fn pick<const PART: usize>(scales: Shorts) -> Shorts {
+                let low = 2 * PART as u16;
                 let lane = vreinterpretq_u8_u16(vdupq_n_u16((low + 1) << 8 | low));
                 both!(|scales| vreinterpretq_s16_u8(vqtbl1q_u8(vreinterpretq_u8_s16(scales), lane)))
             }

@@ -204,8 +204,8 @@ impl Isa for Scalar {
         self.widen(scales)
     }
     #[inline(always)]
-    fn pick(self, scales: [i16; 16], part: usize) -> [i16; 16] {
-        lanes(|i| scales[2 * (part % 8) + i / 8])
+    fn pick<const PART: usize>(self, scales: [i16; 16]) -> [i16; 16] {
+        lanes(|i| scales[2 * PART + i / 8])
     }
 
     #[inline(always)]
