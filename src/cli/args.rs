@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
-use gristmill::{BackendKind, CacheType, CacheTypes, Model};
+use gristmill::{BackendKind, CacheType, CacheTypes, Level, Model};
 
 use super::Done;
 use super::failure::Failure;
@@ -65,6 +65,18 @@ impl Common {
             more => {
                 let found = more.len();
                 Err(Failure::Usage(format!("--backend: expected one, found {found}; `bench` takes several")))
+            }
+        }
+    }
+
+    /// The instruction set that is asked for, if one is.
+    pub fn level(&self) -> Done<Option<Level>> {
+        let Some(name) = self.isa.as_deref().filter(|&name| name != "auto") else { return Ok(None) };
+        match Level::named(name) {
+            Some(level) => Ok(Some(level)),
+            None => {
+                let available = Level::available().map(Level::name).collect();
+                Err(gristmill::Error::LevelAbsent { asked: name.to_owned(), available }.into())
             }
         }
     }

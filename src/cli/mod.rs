@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod doctor;
 mod embed;
 mod failure;
 mod generate;
@@ -56,6 +57,7 @@ enum Command {
     Embed(embed::Embed),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
+    Doctor(doctor::Doctor),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Embed(args) => embed::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
         Command::Quantize(args) => quantize::run(&args, common),
+        Command::Doctor(args) => doctor::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -138,7 +138,7 @@ impl Quantize {
         if let Some(threads) = common.threads {
             options = options.threads(threads.into());
         }
-        if let Some(level) = common.isa.as_deref().and_then(gristmill::Level::named) {
+        if let Some(level) = common.level()? {
             options = options.level(level);
         }
         Ok(options)
@@ -146,12 +146,6 @@ impl Quantize {
 }
 
 pub fn run(args: &Quantize, common: &Common) -> Done {
-    if let Some(name) = common.isa.as_deref().filter(|&name| name != "auto")
-        && gristmill::Level::named(name).is_none()
-    {
-        let available = gristmill::Level::available().map(|level| level.name()).collect();
-        return Err(gristmill::Error::LevelAbsent { asked: name.to_owned(), available }.into());
-    }
     let options = args.options(common)?;
     let plan = plan(&ModelFile::open(&args.input)?, &options)?;
     if plan.requantized > 0 && !args.allow_requantize {

@@ -1,6 +1,9 @@
 //! What an architecture reads a model from: parameters by their short names, tensors with the shapes they must have.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use gristmill_kernels::product;
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 
@@ -16,6 +19,8 @@ const LARGEST: usize = 1 << 28;
 pub(crate) struct Loader<'a> {
     file: &'a ModelFile,
     arch: &'a str,
+    /// The tensors that were read.
+    read: RefCell<HashSet<String>>,
 }
 
 /// Some rows of a tensor, with a share in the file.
@@ -33,7 +38,14 @@ impl AsRef<[u8]> for Rows {
 
 impl<'a> Loader<'a> {
     pub fn new(file: &'a ModelFile, arch: &'a str) -> Self {
-        Loader { file, arch }
+        Loader { file, arch, read: RefCell::default() }
+    }
+
+    /// The tensors of the file that nobody has read, in the file's order.
+    pub fn unread(&self) -> Vec<String> {
+        let read = self.read.borrow();
+        let names = self.file.tensors().map(|tensor| &tensor.info.name);
+        names.filter(|name| !read.contains(*name)).cloned().collect()
     }
 
     pub fn metadata(&self) -> &'a Metadata {
@@ -223,6 +235,7 @@ impl<'a> Loader<'a> {
         if product::form(info.ty).is_none() {
             return Err(Error::TensorType { tensor: name.to_owned(), ty: info.ty });
         }
+        self.read.borrow_mut().insert(name.to_owned());
         Ok(handle)
     }
 

@@ -369,7 +369,11 @@ impl ModelOptions {
         self.build(ModelFile::from_bytes(bytes)?)
     }
 
-    fn build(self, file: ModelFile) -> Result<Model> {
+    /// Takes a file that is open already.
+    ///
+    /// # Errors
+    /// Those of [`ModelOptions::open`].
+    pub fn build(self, file: ModelFile) -> Result<Model> {
         let level = match self.level.as_deref() {
             None | Some("auto") => Level::detect(),
             Some(name) => Level::named(name).ok_or_else(|| Error::LevelAbsent {
@@ -400,7 +404,9 @@ impl ModelOptions {
             "loaded a model"
         );
         let tokenizer = (self.tokenizer, OnceLock::new());
-        let model = Model(Arc::new(Inner { file, architecture, network, level, engine, threads, tokenizer }));
+        let unused = loader.unread();
+        let model =
+            Model(Arc::new(Inner { file, architecture, network, unused, level, engine, threads, tokenizer }));
         if self.backend == BackendKind::Ggml {
             model.feed_one()?;
         }
@@ -419,6 +425,7 @@ struct Inner {
     file: ModelFile,
     architecture: &'static Architecture,
     network: Box<dyn Network>,
+    unused: Vec<String>,
     level: Level,
     engine: Engine,
     threads: Threads,
@@ -447,6 +454,11 @@ impl Model {
     /// The model's file: tensors and metadata as they are.
     pub fn file(&self) -> &ModelFile {
         &self.0.file
+    }
+
+    /// The tensors of the file that the architecture has no use for, in the file's order.
+    pub fn unused_tensors(&self) -> &[String] {
+        &self.0.unused
     }
 
     /// The model's metadata.

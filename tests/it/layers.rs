@@ -15,9 +15,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["error", "gguf", "text", "backend", "model"]),
     ("embed", &["error", "text", "backend", "model", "generate"]),
     ("quantize", &["error", "gguf", "backend", "model"]),
+    ("doctor", &["error", "gguf", "text", "backend", "model", "generate", "quantize"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
-    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "ggml"]),
+    (
+        "lib",
+        &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "doctor", "ggml"],
+    ),
     ("main", &["cli"]),
     ("cli", &[]),
 ];

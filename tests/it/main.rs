@@ -18,6 +18,7 @@ mod cache;
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+mod doctor;
 mod embeddings;
 mod formats;
 mod gguf;
