@@ -686,6 +686,45 @@ pub enum Error {
         /// Which block, counted from 0.
         block: u64,
     },
+    // ---- eval
+    /// A text is too short to be measured.
+    #[error(
+        "the text has {tokens} tokens, fewer than a chunk of {needed}: give a longer text or ask for a shorter context"
+    )]
+    TextTooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a chunk.
+        needed: usize,
+    },
+    /// Two models that were to be compared have not the same tokens.
+    #[error("the models have different vocabularies: expected {expected} as in the reference, found {found}")]
+    VocabularyMismatch {
+        /// What the reference has.
+        expected: String,
+        /// What the model has.
+        found: String,
+    },
+    /// A task is not written as one of the known forms.
+    #[error("line {line}: the field `{field}` must be {expected}, found {found}")]
+    TaskField {
+        /// The line, counted from 1.
+        line: usize,
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// What is multiplied with a tensor holds NaN or infinities.
+    #[error(
+        "the inputs of the tensor `{tensor}` hold NaN or infinities, so their importance is unknown: the weights may be damaged"
+    )]
+    NonFiniteInputs {
+        /// The tensor.
+        tensor: String,
+    },
     // ---- ggml
     /// This ggml has no such operation for this tensor type.
     #[cfg(feature = "ggml")]

@@ -59,13 +59,15 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, and [`doctor`] says
-//! what is wrong with one. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, [`eval`] measures how
+//! well models do, and [`doctor`] says what is wrong with a file. The arithmetic is a package of its own,
+//! [`gristmill_kernels`].
 
 mod backend;
 pub mod doctor;
 pub mod embed;
 mod error;
+pub mod eval;
 pub mod generate;
 #[cfg(feature = "ggml")]
 pub mod ggml;

@@ -115,6 +115,9 @@ pub(crate) struct Matrix {
     pub ty: GgmlType,
     pub rows: usize,
     pub len: usize,
+    /// The tensor that it is, or is a part of, and which of that tensor's rows is its first.
+    pub tensor: Box<str>,
+    pub first_row: usize,
     bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
     /// What ggml makes of it, once it is asked to multiply.
     #[cfg_attr(not(feature = "ggml"), allow(dead_code, reason = "nobody asks where there is no ggml"))]
@@ -122,14 +125,16 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    /// A matrix over `bytes`, which hold `rows` rows of `len` weights.
+    /// A matrix over `bytes`, which hold `rows` rows of `len` weights: those of `tensor` from `first_row` on.
     pub fn new(
+        (tensor, first_row): (&str, usize),
         ty: GgmlType,
         rows: usize,
         len: usize,
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
-        Matrix { ty, rows, len, bytes: Box::new(bytes), prepared: ggml::Prepared::new() }
+        let (tensor, bytes) = (tensor.into(), Box::new(bytes));
+        Matrix { ty, rows, len, tensor, first_row, bytes, prepared: ggml::Prepared::new() }
     }
 
     /// The rows as they lie in the file.
@@ -137,6 +142,18 @@ impl Matrix {
         (*self.bytes).as_ref()
     }
 }
+
+/// Inputs that are about to be multiplied.
+pub(crate) struct Product<'a> {
+    pub weights: &'a Matrix,
+    /// Where the matrix is that of several experts, the rows of the inputs that go to each.
+    pub experts: Option<&'a [(usize, Range<usize>)]>,
+    /// `[rows, weights.len]`
+    pub inputs: &'a [f32],
+}
+
+/// Sees each product of a pass.
+pub(crate) type Observer<'a> = &'a (dyn Fn(Product<'_>) + Sync);
 
 /// The norm of a row.
 #[derive(Debug)]
@@ -288,6 +305,8 @@ pub(crate) trait Backend {
     fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act>;
     /// The numbers of `x`.
     fn read(&self, x: Act) -> &[f32];
+    /// Calls `look` with each row of `x` and its number, on all threads.
+    fn look_at_rows(&self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync));
     /// Where the activations made so far end.
     fn mark(&self) -> Mark;
     /// Forgets the activations that were made since `mark`.

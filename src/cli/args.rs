@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use gristmill::generate::{GenerateOptions, SamplerOptions, StepperOptions};
+use gristmill::eval;
+use gristmill::generate::{CancelHandle, GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
 use gristmill::{BackendKind, CacheType, CacheTypes, Level, Model};
 
@@ -27,7 +28,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', default_value = "cpu",
           value_parser = PossibleValuesParser::new(["cpu", "ggml", "metal"]))]
     backend: Vec<String>,
-    /// The most tokens of a sequence [default: what the model was trained for]
+    /// The most tokens of a sequence [default: what the model was trained for; to measure over a text 512]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
     /// Form in which keys and values are kept: f32, f16, bf16, q8_0, q4_0 [default: f16; for logits and embeddings f32]
@@ -110,6 +111,28 @@ impl Common {
 
     pub fn tokenizer(&self) -> TokenizerOptions {
         TokenizerOptions { pre: self.pre.clone() }
+    }
+}
+
+/// Flags of the commands that measure over a text.
+#[derive(Args)]
+pub struct Measured {
+    /// Read only the first N chunks of the text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: Option<u32>,
+}
+
+impl Measured {
+    /// How the text is read; `cancel` stops that.
+    pub fn options(&self, common: &Common, cancel: &CancelHandle) -> eval::Options {
+        let mut options = eval::Options::default().cache(common.cache(CacheType::F16)).cancel(cancel.clone());
+        if let Some(context) = common.ctx {
+            options = options.context(context as usize);
+        }
+        match self.chunks {
+            Some(chunks) => options.limit(chunks as usize),
+            None => options,
+        }
     }
 }
 

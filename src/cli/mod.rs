@@ -8,6 +8,7 @@ mod doctor;
 mod embed;
 mod failure;
 mod generate;
+mod imatrix;
 mod input;
 mod inspect;
 mod interrupt;
@@ -15,6 +16,7 @@ mod logits;
 mod model;
 mod npy;
 mod output;
+mod perplexity;
 mod progress;
 mod quantize;
 mod template;
@@ -58,6 +60,8 @@ enum Command {
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
     Doctor(doctor::Doctor),
+    Imatrix(imatrix::Imatrix),
+    Perplexity(perplexity::Perplexity),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -81,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, common),
         Command::Quantize(args) => quantize::run(&args, common),
         Command::Doctor(args) => doctor::run(&args, common),
+        Command::Imatrix(args) => imatrix::run(&args, common),
+        Command::Perplexity(args) => perplexity::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

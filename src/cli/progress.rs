@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 
+use gristmill::eval;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar over `tokens` tokens; invisible where nobody would see it, and for work that is soon done.
@@ -34,6 +35,31 @@ pub fn bytes(what: &'static str, bytes: u64) -> Bar {
     let bar = ProgressBar::new(bytes).with_message(what);
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left");
     Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+/// A bar over chunks of a text, or tasks, with the estimate of `what` so far.
+pub struct Estimating(Bar, &'static str);
+
+impl Estimating {
+    /// For work of which nothing is done yet.
+    pub fn new(what: &'static str) -> Self {
+        if !stderr().is_terminal() {
+            return Estimating(Bar(ProgressBar::hidden()), what);
+        }
+        let bar = ProgressBar::new(0).with_message(what);
+        let style = ProgressStyle::with_template("{msg} {bar:30} {pos} of {len}, {eta} left");
+        Estimating(Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))), what)
+    }
+
+    /// How much is done, and what was found.
+    pub fn at(&self, progress: eval::Progress) {
+        let Estimating(Bar(bar), what) = self;
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        if let Some(estimate) = progress.estimate {
+            bar.set_message(format!("{what} {estimate}"));
+        }
+    }
 }
 
 /// A bar that vanishes when it is dropped.

@@ -256,7 +256,7 @@ impl<'a> Loader<'a> {
         let ty = tensor.view().map_or(GgmlType::F32, |view| view.info.ty);
         let row_bytes = ty.row_bytes(len).unwrap_or(0);
         let bytes = rows.start * row_bytes..rows.end * row_bytes;
-        Ok(Matrix::new(ty, rows.len(), len, Rows { tensor, bytes }))
+        Ok(Matrix::new((name, rows.start), ty, rows.len(), len, Rows { tensor, bytes }))
     }
 
     /// The number of tokens: the rows of the embedding `name`.
@@ -269,7 +269,7 @@ impl<'a> Loader<'a> {
     pub fn experts(&self, name: &str, experts: usize, rows: usize, len: usize) -> Result<Matrix> {
         let tensor = self.tensor(name, &[len, rows, experts])?;
         let (ty, bytes) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
-        Ok(Matrix::new(ty, rows * experts, len, Rows { tensor, bytes: 0..bytes }))
+        Ok(Matrix::new((name, 0), ty, rows * experts, len, Rows { tensor, bytes: 0..bytes }))
     }
 
     /// One of `count` matrices in the tensor `name` `[count, rows, len]`.
@@ -277,7 +277,8 @@ impl<'a> Loader<'a> {
         let tensor = self.tensor(name, &[len, rows, count])?;
         let (ty, all) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
         let bytes = all / count.max(1);
-        Ok(Matrix::new(ty, rows, len, Rows { tensor, bytes: n * bytes..(n + 1) * bytes }))
+        let place = n * bytes..(n + 1) * bytes;
+        Ok(Matrix::new((name, n * rows), ty, rows, len, Rows { tensor, bytes: place }))
     }
 
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

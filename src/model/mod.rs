@@ -75,7 +75,7 @@ use gristmill_kernels::simd::Level;
 use crate::backend::cpu::cores;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
-use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape};
+use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape, Observer};
 use crate::gguf::Metadata;
 use crate::text::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result};
@@ -562,8 +562,18 @@ impl Model {
 
     /// Does a pass on the model's backend and threads.
     pub(crate) fn pass<R>(&self, work: &mut Workspace, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+        self.observed_pass(work, None, pass)
+    }
+
+    /// As [`Model::pass`]; `observer` sees all products.
+    pub(crate) fn observed_pass<R>(
+        &self,
+        work: &mut Workspace,
+        observer: Option<Observer<'_>>,
+        pass: impl FnOnce(&mut dyn Backend) -> R,
+    ) -> R {
         let Inner { engine, threads, level, .. } = &*self.0;
-        threads.enter(|team| pass(&mut Cpu::new(*level, engine, team, work)))
+        threads.enter(|team| pass(&mut Cpu::new(*level, engine, team, work).observed(observer)))
     }
 
     /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.

@@ -1,15 +1,18 @@
 //! Importance matrices: how much the errors of each column of each tensor count, as llama-imatrix measures them.
 //!
-//! Two kinds of file are read: GGUF files with sums and counts, and the older form without a name of its own.
+//! Two kinds of file are read: GGUF files with sums and counts, which are written too, and the older form without a name of
+//! its own.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use gristmill_kernels::quant::GgmlType;
 
-use crate::gguf::{Gguf, Value};
+use crate::backend::Product;
+use crate::gguf::{Gguf, Metadata, Strings, Value, Writer};
 use crate::{Error, Result};
 
 /// Importances by the names of tensors.
@@ -77,7 +80,7 @@ fn from_gguf(bytes: &[u8]) -> Result<Imatrix> {
     for tensor in &gguf.tensors {
         let Some(name) = tensor.name.strip_suffix(".in_sum2") else { continue };
         let mut values = floats(bytes, &gguf, &tensor.name)?;
-        let counts = floats(bytes, &gguf, &format!("{name}.counts"))?;
+        let counts = floats(bytes, &gguf, &counts_of(name))?;
         let columns = values.len().checked_div(counts.len()).unwrap_or(0);
         if columns == 0 {
             return Err(wrong(format!("`{name}` has {} counts for {} sums", counts.len(), values.len())));
@@ -140,6 +143,106 @@ fn from_legacy(bytes: &[u8]) -> Result<Imatrix> {
         }
     }
     Ok(read)
+}
+
+/// What was measured of one tensor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TensorSums {
+    /// For each column the sum of its inputs' squares; for tensors of experts, expert by expert.
+    pub sums: Vec<f64>,
+    /// Inputs that were summed: of the tensor, or of each expert.
+    pub counts: Vec<u64>,
+}
+
+/// An importance matrix in the making: sums of squares, as [`eval::imatrix`](crate::eval::imatrix()) finds them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImatrixSums {
+    /// What was measured, by the names of tensors.
+    pub tensors: BTreeMap<String, TensorSums>,
+    /// What the file will say was measured.
+    pub dataset: String,
+    /// Chunks of text that were measured.
+    pub chunks: u32,
+    /// Tokens of a chunk.
+    pub context: u32,
+}
+
+impl ImatrixSums {
+    pub(crate) fn new(dataset: &str, context: usize) -> Self {
+        let context = u32::try_from(context).unwrap_or(u32::MAX);
+        ImatrixSums { dataset: dataset.to_owned(), context, ..ImatrixSums::default() }
+    }
+
+    /// Adds the inputs of a product; `shape` is the tensor's.
+    pub(crate) fn add(&mut self, product: &Product<'_>, shape: &[usize]) {
+        let (columns, rows) = (product.weights.len, shape.get(1).copied().unwrap_or(1).max(1));
+        let matrices = shape.get(2).copied().unwrap_or(1);
+        let (matrix, row) = (product.weights.first_row / rows, product.weights.first_row % rows);
+        // Rows that are multiplied apart from the first ones have the same inputs.
+        if row != 0 || columns == 0 {
+            return;
+        }
+        let new = || TensorSums { sums: vec![0.0; columns * matrices], counts: vec![0; matrices] };
+        let tensor = self.tensors.entry(product.weights.tensor.to_string()).or_insert_with(new);
+        let whole = [(matrix, 0..product.inputs.len() / columns)];
+        for (matrix, run) in product.experts.unwrap_or(&whole) {
+            let inputs = product.inputs.get(run.start * columns..run.end * columns);
+            let sums = tensor.sums.get_mut(matrix * columns..(matrix + 1) * columns);
+            let (Some(inputs), Some(sums), Some(count)) = (inputs, sums, tensor.counts.get_mut(*matrix))
+            else {
+                continue;
+            };
+            *count += run.len() as u64;
+            for input in inputs.chunks_exact(columns) {
+                sums.iter_mut().zip(input).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+            }
+        }
+    }
+
+    /// Counts a chunk whose inputs were all added.
+    pub(crate) fn end_chunk(&mut self) -> Result<()> {
+        self.chunks += 1;
+        match self.tensors.iter().find(|(_, tensor)| tensor.sums.iter().any(|sum| !sum.is_finite())) {
+            Some((tensor, _)) => Err(Error::NonFiniteInputs { tensor: tensor.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes it in the GGUF form of llama-imatrix.
+    ///
+    /// # Errors
+    /// [`Error::GgufWrite`].
+    pub fn write(&self, out: impl Write) -> Result<()> {
+        let mut metadata = Metadata::new();
+        metadata.set("general.type", "imatrix");
+        metadata.set("imatrix.datasets", [&self.dataset].into_iter().collect::<Strings>());
+        metadata.set("imatrix.chunk_count", self.chunks);
+        metadata.set("imatrix.chunk_size", self.context);
+        let mut writer = Writer::new(metadata)?;
+        for (name, tensor) in &self.tensors {
+            let matrices = tensor.counts.len();
+            writer.tensor(&sums_of(name), &[tensor.sums.len() / matrices.max(1), matrices], GgmlType::F32)?;
+            writer.tensor(&counts_of(name), &[1, matrices], GgmlType::F32)?;
+        }
+        let mut data = writer.start(out)?;
+        for (name, tensor) in &self.tensors {
+            let bytes = |numbers: &mut dyn Iterator<Item = f32>| {
+                numbers.flat_map(f32::to_le_bytes).collect::<Vec<_>>()
+            };
+            data.write(&sums_of(name), &bytes(&mut tensor.sums.iter().map(|&sum| sum as f32)))?;
+            data.write(&counts_of(name), &bytes(&mut tensor.counts.iter().map(|&count| count as f32)))?;
+        }
+        data.finish().map(|_| ())
+    }
+}
+
+/// The names of the tensors that hold what was measured of a tensor.
+fn sums_of(name: &str) -> String {
+    format!("{name}.in_sum2")
+}
+
+fn counts_of(name: &str) -> String {
+    format!("{name}.counts")
 }
 
 /// What llama-quantize writes into the file about the importance matrix.

@@ -36,7 +36,7 @@ use crate::gguf::{DEFAULT_ALIGNMENT, Metadata, TensorInfo, Value};
 use crate::model::file::ModelFile;
 use crate::{Error, Result};
 
-pub use imatrix::Imatrix;
+pub use imatrix::{Imatrix, ImatrixSums, TensorSums};
 pub use mix::Mix;
 use rules::Rules;
 

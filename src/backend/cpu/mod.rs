@@ -18,7 +18,7 @@ use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
     Act, Activation, Attention, Backend, Cache, Convolution, Engine, Grouped, Map, Mark, Matrix, Norm,
-    Recurrence, Scan, Slots, Turns, Wkv,
+    Observer, Product, Recurrence, Scan, Slots, Turns, Wkv,
 };
 use crate::{Error, Result};
 use threads::Team;
@@ -52,13 +52,26 @@ pub(crate) struct Cpu<'a> {
     work: &'a mut Workspace,
     /// Slots in use.
     used: usize,
+    observer: Option<Observer<'a>>,
 }
 
 impl<'a> Cpu<'a> {
     pub fn new(level: Level, engine: &'a Engine, team: &'a Team<'a>, work: &'a mut Workspace) -> Self {
         work.quantized.of = None;
         work.scratch.resize_with(team.count(), Mutex::default);
-        Cpu { level, engine, team, work, used: 0 }
+        Cpu { level, engine, team, work, used: 0, observer: None }
+    }
+
+    /// Shows each product to `observer`.
+    pub fn observed(self, observer: Option<Observer<'a>>) -> Self {
+        Cpu { observer, ..self }
+    }
+
+    /// Shows a product of `x` to the observer, where there is one.
+    fn show(&self, weights: &Matrix, experts: Option<&[(usize, Range<usize>)]>, x: Act) {
+        if let Some(observer) = self.observer {
+            observer(Product { weights, experts, inputs: self.read(x) });
+        }
     }
 
     /// A new matrix and its numbers, whatever they are: the caller writes all of them.
@@ -270,6 +283,7 @@ impl Backend for Cpu<'_> {
     }
 
     fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
+        self.show(weights, None, x);
         let (act, mut data) = self.make(x.rows, weights.rows)?;
         if !self.engine.multiply(weights, self.read(x), &mut data)? {
             self.multiply(weights, x, &mut data)?;
@@ -360,6 +374,10 @@ impl Backend for Cpu<'_> {
     }
 
     fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        // Where two parts of an expert's rows are multiplied apart, that is one product.
+        if weights.first == 0 {
+            self.show(&weights.weights, Some(&slots.runs), x);
+        }
         self.multiply_by_expert(weights, slots, x)
     }
 
@@ -449,6 +467,15 @@ impl Backend for Cpu<'_> {
 
     fn read(&self, x: Act) -> &[f32] {
         self.work.slots.get(x.slot).and_then(|data| data.get(..x.rows * x.width)).unwrap_or_default()
+    }
+
+    fn look_at_rows(&self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) {
+        let (data, width) = (self.read(x), x.width);
+        self.team.run(x.rows, &|row, _| {
+            if let Some(numbers) = data.get(row * width..(row + 1) * width) {
+                look(row, numbers);
+            }
+        });
     }
 
     fn mark(&self) -> Mark {
