@@ -59,8 +59,8 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them, [`embed`] makes vectors of texts, and [`quantize`] makes files smaller. The arithmetic
-//! is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, and [`speed`]
+//! measures. The arithmetic is a package of its own, [`gristmill_kernels`].
 
 mod backend;
 pub mod embed;
@@ -71,6 +71,7 @@ pub mod ggml;
 pub mod gguf;
 pub mod model;
 pub mod quantize;
+pub mod speed;
 pub mod text;
 
 pub use backend::{BackendKind, CacheType, CacheTypes};

@@ -5,6 +5,7 @@
 pub(crate) mod cache;
 pub(crate) mod cpu;
 mod experts;
+pub(crate) mod gauge;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
 mod recurrence;
@@ -19,6 +20,7 @@ pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
 pub(crate) use state::KEPT as KEPT_STATES;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -115,7 +117,9 @@ pub(crate) struct Matrix {
     pub ty: GgmlType,
     pub rows: usize,
     pub len: usize,
-    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Bytes before the first row.
+    offset: usize,
     /// What ggml makes of it, once it is asked to multiply.
     #[cfg_attr(not(feature = "ggml"), allow(dead_code, reason = "nobody asks where there is no ggml"))]
     prepared: ggml::Prepared,
@@ -129,12 +133,19 @@ impl Matrix {
         len: usize,
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
-        Matrix { ty, rows, len, bytes: Box::new(bytes), prepared: ggml::Prepared::new() }
+        Matrix { ty, rows, len, bytes: Arc::new(bytes), offset: 0, prepared: ggml::Prepared::new() }
     }
 
     /// The rows as they lie in the file.
     pub fn bytes(&self) -> &[u8] {
-        (*self.bytes).as_ref()
+        (*self.bytes).as_ref().get(self.offset..).unwrap_or_default()
+    }
+
+    /// Some of the rows.
+    pub fn window(&self, rows: Range<usize>) -> Self {
+        let offset = self.offset + rows.start * self.ty.row_bytes(self.len).unwrap_or(0);
+        let (bytes, prepared) = (self.bytes.clone(), ggml::Prepared::new());
+        Matrix { ty: self.ty, rows: rows.len(), len: self.len, bytes, offset, prepared }
     }
 }
 
