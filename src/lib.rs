@@ -60,8 +60,8 @@
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
 //! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, [`eval`] measures how
-//! well models do, and [`doctor`] says what is wrong with a file. The arithmetic is a package of its own,
-//! [`gristmill_kernels`].
+//! well models do and [`speed`] how fast they are, and [`doctor`] says what is wrong with a file. The arithmetic is a package
+//! of its own, [`gristmill_kernels`].
 
 mod backend;
 pub mod doctor;
@@ -74,6 +74,7 @@ pub mod ggml;
 pub mod gguf;
 pub mod model;
 pub mod quantize;
+pub mod speed;
 pub mod text;
 
 pub use backend::{BackendKind, CacheType, CacheTypes};

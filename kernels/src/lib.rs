@@ -18,6 +18,7 @@ mod dispatch;
 pub mod encode;
 mod gemm;
 mod gemv;
+pub mod limits;
 pub mod logits;
 mod mismatch;
 pub mod norm;

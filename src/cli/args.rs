@@ -17,8 +17,12 @@ use super::output::note;
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Threads that work at a time [default: fast physical cores that may be used]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Threads that work at a time [default: fast physical cores that may be used] (`bench` takes several: 1,2)
+    #[arg(long = "threads", global = true, value_name = "N", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    all_threads: Vec<u16>,
+    /// The one number of threads, where one is given.
+    #[arg(skip)]
     pub threads: Option<u16>,
     /// Instruction set; results do not depend on it [default: auto, the fastest here]
     #[arg(long, global = true, value_name = "NAME",
@@ -54,6 +58,25 @@ fn cache_type(name: &str) -> Result<CacheType, String> {
 }
 
 impl Common {
+    /// Takes the one number of threads, and refuses more unless the command takes `several`.
+    pub fn settle(&mut self, several: bool) -> Done {
+        let found = self.all_threads.len();
+        if found > 1 && !several {
+            let message = format!("--threads: expected one number, found {found}; `bench` takes several");
+            return Err(Failure::Usage(message));
+        }
+        self.threads = self.all_threads.first().copied();
+        Ok(())
+    }
+
+    /// The numbers of threads to compare; `None` for the usual one.
+    pub fn thread_counts(&self) -> Vec<Option<u16>> {
+        match self.all_threads.as_slice() {
+            [] => vec![None],
+            counts => counts.iter().copied().map(Some).collect(),
+        }
+    }
+
     /// The backends to compare.
     pub fn backends(&self) -> Done<Vec<BackendKind>> {
         Ok(self.backend.iter().map(|name| BackendKind::named(name)).collect::<Result<_, _>>()?)

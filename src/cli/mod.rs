@@ -66,15 +66,17 @@ enum Command {
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     if cli.common.verbose {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
             .init();
     }
+    let several = matches!(cli.command, Command::Bench(_));
+    let settled = cli.common.settle(several);
     let common = &cli.common;
-    let done = common.backends().and_then(|_| match cli.command {
+    let done = settled.and_then(|()| common.backends()).and_then(|_| match cli.command {
         Command::Generate(args) => generate::run(args, common),
         Command::Chat(args) => chat::run(args, common),
         Command::Inspect(args) => inspect::run(&args, common),

@@ -3,10 +3,11 @@
 use gristmill_kernels::quant::GgmlType;
 use gristmill_kernels::simd::Level;
 
-use super::{Options, Report, Severity, Subject, machine, percent, size, some_of};
+use super::{Options, Report, Severity, Subject, percent, size, some_of};
 use crate::CacheType;
 use crate::gguf::TensorInfo;
 use crate::quantize::{self, Mix};
+use crate::speed::memory::Memory;
 
 /// The context that memory is reckoned for where none is asked for: what a conversation commonly takes.
 const CONTEXT: usize = 4096;
@@ -117,7 +118,9 @@ pub(super) fn memory(subject: &Subject<'_>, options: &Options, report: &mut Repo
         |tokens| if model.is_encoder() { 0 } else { model.cache_bytes(CacheType::F16, tokens) as u64 };
     let need = file.file_bytes().saturating_add(cache(tokens));
     let text = format!("{}: the file, and {} for {tokens} tokens", size(need), size(cache(tokens)),);
-    let Some(free) = machine::memory() else { return report.ok("memory", text) };
+    let Some(Memory { available: free, .. }) = Memory::of_this_machine() else {
+        return report.ok("memory", text);
+    };
     let text = format!("{text}; {} are free", size(free));
     if file.file_bytes() > free {
         // The largest type that leaves an eighth for everything else.

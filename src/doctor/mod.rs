@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod advice;
-mod machine;
 mod name;
 mod opening;
 mod template;

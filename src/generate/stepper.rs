@@ -12,7 +12,7 @@ use crate::model::pass::Pass;
 use crate::{Error, Result};
 
 /// Tokens fed in one pass where nothing is said.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]

@@ -15,20 +15,30 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["error", "gguf", "text", "backend", "model"]),
     ("embed", &["error", "text", "backend", "model", "generate"]),
     ("quantize", &["error", "gguf", "backend", "model"]),
-    ("doctor", &["error", "gguf", "text", "backend", "model", "generate", "quantize"]),
+    ("speed", &["error", "backend", "model", "generate"]),
+    ("eval", &["error", "backend", "model", "generate", "text", "quantize"]),
+    ("doctor", &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
     (
         "lib",
-        &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "doctor", "ggml"],
+        &[
+            "error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "speed", "eval",
+            "doctor", "ggml",
+        ],
     ),
     ("main", &["cli"]),
     ("cli", &[]),
 ];
 
 /// What the root re-exports, by the module that it comes from.
-const REEXPORTS: &[(&str, &str)] =
-    &[("Error", "error"), ("Result", "error"), ("CacheType", "backend"), ("Model", "model")];
+const REEXPORTS: &[(&str, &str)] = &[
+    ("Error", "error"),
+    ("Result", "error"),
+    ("CacheType", "backend"),
+    ("CacheTypes", "backend"),
+    ("Model", "model"),
+];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
