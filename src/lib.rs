@@ -74,6 +74,7 @@ pub mod ggml;
 pub mod gguf;
 pub mod model;
 pub mod quantize;
+pub mod report;
 pub mod speed;
 pub mod text;
 

@@ -28,6 +28,8 @@ use std::path::Path;
 use gristmill_kernels::simd::Level;
 use serde::Serialize;
 
+pub(crate) use name::quantization;
+
 use crate::gguf::{Gguf, Metadata, TensorInfo};
 use crate::model::file::ModelFile;
 use crate::model::{Model, ModelOptions};

@@ -74,7 +74,7 @@ fn types(subject: &Subject<'_>, said: &str, ty: GgmlType, report: &mut Report) {
 }
 
 /// The quantization that a name gives, as it stands there, and the type of most of its weights.
-fn quantization(stem: &str) -> Option<(String, GgmlType)> {
+pub(crate) fn quantization(stem: &str) -> Option<(String, GgmlType)> {
     let upper = stem.to_ascii_uppercase();
     let mixes = Mix::ALL.iter().filter_map(|mix| Some((mix.name(), mix.default_type()?)));
     let short = [

@@ -18,6 +18,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("speed", &["error", "backend", "model", "generate"]),
     ("eval", &["error", "backend", "model", "generate", "text", "quantize"]),
     ("doctor", &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed"]),
+    (
+        "report",
+        &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed", "eval", "doctor"],
+    ),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
     (
