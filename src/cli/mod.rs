@@ -19,6 +19,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod quantize;
+mod report;
 mod template;
 mod tokenize;
 
@@ -60,6 +61,7 @@ enum Command {
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
     Doctor(doctor::Doctor),
+    Report(report::Report),
     Imatrix(imatrix::Imatrix),
     Perplexity(perplexity::Perplexity),
 }
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, common),
         Command::Quantize(args) => quantize::run(&args, common),
         Command::Doctor(args) => doctor::run(&args, common),
+        Command::Report(args) => report::run(&args, common),
         Command::Imatrix(args) => imatrix::run(&args, common),
         Command::Perplexity(args) => perplexity::run(&args, common),
     });

@@ -145,7 +145,7 @@ fn explain(
         Use::Quality => "to stay as near to the original as can be",
         Use::Small => "where it must be small",
     };
-    let within = memory_limit.map_or_else(String::new, |limit| format!(" within {}", size(limit)));
+    let within = memory_limit.map_or_else(String::new, |limit| format!(", within {}", size(limit)));
     reasons.push(format!("Take {name} {purpose}{within}."));
     if let Some(found) = divergence(best) {
         reasons.push(format!(
@@ -269,7 +269,7 @@ mod tests {
     fn where_nothing_fits_the_smallest_is_named() {
         let (found, reasons) = choice(Use::Chat, Some(1 << 20));
         assert_eq!(found, None);
-        assert!(reasons[0].contains("None fits into 1.00 MiB") && reasons[0].contains("Q2_K"), "{reasons:?}");
+        assert!(reasons[0].contains("None fits into 1 MiB") && reasons[0].contains("Q2_K"), "{reasons:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The table of all figures: the one list of its columns, for the page and for Markdown.
 
 use super::data::{Cell, Divergence, Measured, Rate};
-use super::text::{measured, number, percent, rate, size};
+use super::text::{bits, measured, number, percent, rate, size};
 
 /// A column.
 pub struct Column {
@@ -51,7 +51,7 @@ pub const COLUMNS: [Column; 13] = [
     Column { name: "size", value: |cell| Field::plain(size(cell.size.bytes), cell.size.bytes as f64) },
     Column {
         name: "bits per weight",
-        value: |cell| Field::plain(number(cell.size.bits_per_weight), cell.size.bits_per_weight),
+        value: |cell| Field::plain(bits(cell.size.bits_per_weight), cell.size.bits_per_weight),
     },
     Column { name: "memory", value: |cell| Field::plain(size(cell.memory), cell.memory as f64) },
     Column {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::columns::COLUMNS;
 use super::data::{Cell, Report};
 use super::notes::notes;
-use super::text::number;
+use super::text::bits;
 
 /// The report in Markdown.
 pub fn markdown(report: &Report) -> String {
@@ -41,7 +41,7 @@ fn types(out: &mut String, cell: &Cell) {
             share.tensors,
             share.weights,
             share.bytes,
-            number(share.bits_per_weight()),
+            bits(share.bits_per_weight()),
         );
     }
 }

@@ -55,7 +55,7 @@ pub fn notes(report: &Report) -> Vec<String> {
         notes.push(format!("Made by: {}", from.command));
     }
     notes.push(format!(
-        "{}, {}. `grist report --verify report.json` measures all of it again and says what differs: everything but the speeds \
+        "{}, {}. The command grist report --verify report.json measures all of it again and says what differs: everything but the speeds \
          must be the same to the last bit, on any machine.",
         from.program, from.date,
     ));

@@ -5,7 +5,8 @@ pub fn size(bytes: u64) -> String {
     let mut amount = bytes as f64;
     for unit in ["bytes", "KiB", "MiB", "GiB"] {
         if amount < 1024.0 {
-            return if unit == "bytes" { format!("{bytes} bytes") } else { format!("{amount:.2} {unit}") };
+            let text = if unit == "bytes" { bytes.to_string() } else { format!("{amount:.2}") };
+            return format!("{} {unit}", text.strip_suffix(".00").unwrap_or(&text));
         }
         amount /= 1024.0;
     }
@@ -41,6 +42,11 @@ pub fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// Bits of a weight.
+pub fn bits(value: f64) -> String {
+    format!("{value:.2}")
+}
+
 /// Tokens per second: three or four digits.
 pub fn rate(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
@@ -62,7 +68,7 @@ mod tests {
         );
         assert_eq!(
             (size(999), size(1 << 20), size(5 << 30)),
-            ("999 bytes".into(), "1.00 MiB".into(), "5.00 GiB".into())
+            ("999 bytes".into(), "1 MiB".into(), "5 GiB".into())
         );
         assert_eq!((percent(0.5), percent(0.99999)), ("50.0 %".into(), "100.00 %".into()));
         assert_eq!((rate(9.44), rate(1234.4)), ("9.4".into(), "1234".into()));

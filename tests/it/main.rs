@@ -30,6 +30,7 @@ mod memory;
 mod models;
 mod peers;
 mod quantize;
+mod report;
 mod sampler;
 mod templates;
 mod tokenizers;

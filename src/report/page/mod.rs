@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::columns::{COLUMNS, Field};
 use super::data::{Cell, Report};
 use super::notes::notes;
-use super::text::{measured, number, rate, size};
+use super::text::{bits, measured, rate, size};
 use plot::{Plot, Point};
 
 const STYLE: &str = include_str!("style.css");
@@ -85,7 +85,7 @@ fn point(report: &Report, cell: &Cell, (x, x_range): (f64, (f64, f64)), front: b
         "{}: {}, {} bits per weight, divergence {} nats",
         cell.name,
         size(cell.size.bytes),
-        number(cell.size.bits_per_weight),
+        bits(cell.size.bits_per_weight),
         measured(found.value, found.error),
     );
     if let Some(speed) = &cell.speed {
@@ -149,7 +149,7 @@ fn plots(report: &Report, out: &mut String) {
 
 fn table(report: &Report, out: &mut String) {
     out.push_str(
-        "<section>\n<h2>All figures</h2>\n<div class=\"scroll\">\n<table id=\"figures\">\n<thead><tr>",
+        "<section>\n<h2>All figures</h2>\n<div class=\"scroll broad\">\n<table id=\"figures\">\n<thead><tr>",
     );
     for column in &COLUMNS {
         let _ = write!(out, "<th scope=\"col\">{}</th>", escape(column.name));
@@ -185,7 +185,7 @@ fn types(report: &Report, out: &mut String) {
             "<details>\n<summary>{}: {} bits per weight</summary>\n<div class=\"scroll\">\n<table>\n<thead><tr><th>type</th>\
              <th>tensors</th><th>weights</th><th>bytes</th><th>bits per weight</th></tr></thead>\n<tbody>\n",
             escape(&cell.name),
-            number(cell.size.bits_per_weight),
+            bits(cell.size.bits_per_weight),
         );
         for share in &cell.size.types {
             let _ = writeln!(
@@ -195,7 +195,7 @@ fn types(report: &Report, out: &mut String) {
                 share.tensors,
                 share.weights,
                 share.bytes,
-                number(share.bits_per_weight()),
+                bits(share.bits_per_weight()),
             );
         }
         out.push_str("</tbody>\n</table>\n</div>\n</details>\n");

@@ -54,8 +54,8 @@ impl Area {
 
 /// Around the plane: for numbers and titles.
 const MARGINS: Area = Area(62.0, 26.0, 14.0, 46.0);
-/// Half a dot, with some air.
-const DOT: f64 = 7.0;
+/// Half a dot with its ring.
+const DOT: f64 = 10.0;
 /// A letter of a label, and its height: of 12 pixels, rather too wide than too narrow.
 const LETTER: (f64, f64) = (7.4, 14.0);
 
@@ -157,7 +157,7 @@ fn labels(points: &[(f64, f64)], names: &[&str], bars: &[Area], plane: Area) -> 
         let (width, height) = (LETTER.0 * name.chars().count() as f64, LETTER.1);
         let mut best: Option<(f64, Label)> = None;
         for ring in 0..8 {
-            let away = DOT + 3.0 + 15.0 * f64::from(ring);
+            let away = DOT + 1.0 + 15.0 * f64::from(ring);
             let beside = y - height / 2.0;
             let (above, below) = (y - away - height, y + away);
             let middle = x - width / 2.0;
@@ -200,10 +200,9 @@ impl Plot {
         let mut out =
             format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n", escape(what));
         self.grid(&scale, &mut out);
-        self.front(&scale, &mut out);
+        let mut bars = self.front(&scale, &mut out);
         let places: Vec<(f64, f64)> =
             self.points.iter().map(|point| (scale.x(point.x), scale.y(point.y))).collect();
-        let mut bars = Vec::new();
         for (point, &(x, y)) in self.points.iter().zip(&places) {
             let (left, right) = (scale.x(point.x_range.0), scale.x(point.x_range.1));
             let (top, bottom) = (scale.y(point.y_range.1), scale.y(point.y_range.0));
@@ -308,8 +307,8 @@ impl Plot {
         }
     }
 
-    /// The line through the points on the front.
-    fn front(&self, scale: &Scale, out: &mut String) {
+    /// The line through the points on the front; gives what it covers, in small pieces.
+    fn front(&self, scale: &Scale, out: &mut String) -> Vec<Area> {
         let mut front: Vec<(f64, f64)> = self
             .points
             .iter()
@@ -319,6 +318,18 @@ impl Plot {
         front.sort_by(|a, b| a.0.total_cmp(&b.0));
         let places: Vec<String> = front.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(out, "<polyline class=\"through\" points=\"{}\"/>", places.join(" "));
+        const PIECE: f64 = 4.0;
+        let mut pieces = Vec::new();
+        for (&(x, y), &(next_x, next_y)) in front.iter().zip(front.iter().skip(1)) {
+            let (across, down) = (next_x - x, next_y - y);
+            let count = (libm::hypot(across, down) / PIECE) as usize;
+            pieces.extend((0..count).map(|piece| {
+                let part = (piece as f64 + 0.5) / count as f64;
+                let (x, y) = (x + part * across, y + part * down);
+                Area(x - PIECE / 2.0, y - PIECE / 2.0, x + PIECE / 2.0, y + PIECE / 2.0)
+            }));
+        }
+        pieces
     }
 }
 
@@ -358,9 +369,9 @@ mod tests {
     #[test]
     fn a_lonely_point_has_its_label_to_the_right_unless_the_edge_is_there() {
         let [middle] = placed(&[(200.0, 100.0)])[..] else { panic!("one") };
-        assert!(middle.area.0 == 210.0 && !middle.far);
+        assert!(middle.area.0 == 211.0 && !middle.far);
         let [edge] = placed(&[(340.0, 100.0)])[..] else { panic!("one") };
-        assert!(edge.area.2 == 330.0 && !edge.far);
+        assert!(edge.area.2 == 329.0 && !edge.far);
     }
 
     #[test]
