@@ -705,6 +705,17 @@ pub enum Error {
         /// What the model has.
         found: String,
     },
+    /// There is no task to answer.
+    #[error("expected at least one task, a JSON object on a line of its own, found none")]
+    NoTasks,
+    /// A line that should hold a task is no JSON.
+    #[error("line {line}: expected a JSON object, found none: {reason}")]
+    TaskJson {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A task is not written as one of the known forms.
     #[error("line {line}: the field `{field}` must be {expected}, found {found}")]
     TaskField {

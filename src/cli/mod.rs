@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod choices;
 mod doctor;
 mod embed;
 mod failure;
@@ -64,6 +65,7 @@ enum Command {
     Report(report::Report),
     Imatrix(imatrix::Imatrix),
     Perplexity(perplexity::Perplexity),
+    Choices(choices::Choices),
 }
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args, common),
         Command::Imatrix(args) => imatrix::run(&args, common),
         Command::Perplexity(args) => perplexity::run(&args, common),
+        Command::Choices(args) => choices::run(&args, common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -54,7 +54,7 @@ pub fn divergence(
     mut progress: impl FnMut(Progress),
 ) -> Result<Divergence> {
     same_vocabulary(model, reference)?;
-    let context = Some(options.context);
+    let context = Some(options.chunk_len());
     let mut reader = Reader::new(model, options, context)?;
     let mut reference_reader = Reader::new(reference, options, context)?;
     let chunks = Chunks::new(reference, text, options)?;
@@ -90,7 +90,7 @@ pub fn divergence(
     }
     let perplexity = |loss: fn(&Compared) -> f64| {
         let losses: Vec<f64> = compared.iter().map(loss).collect();
-        Perplexity::new(&losses, scored_bytes, chunks.len(), options.context)
+        Perplexity::new(&losses, scored_bytes, chunks.len(), options.chunk_len())
     };
     Ok(summary(&compared, perplexity(|at| at.loss), perplexity(|at| at.reference_loss)))
 }

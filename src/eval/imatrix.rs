@@ -25,7 +25,7 @@ pub fn imatrix(
     mut progress: impl FnMut(Progress),
 ) -> Result<ImatrixSums> {
     let chunks = Chunks::new(model, text, options)?;
-    let sums = Mutex::new(ImatrixSums::new(dataset, options.context));
+    let sums = Mutex::new(ImatrixSums::new(dataset, options.chunk_len()));
     let locked = || sums.lock().unwrap_or_else(PoisonError::into_inner);
     let observer = |product: crate::backend::Product<'_>| {
         let name = &*product.weights.tensor;
@@ -34,7 +34,7 @@ pub fn imatrix(
             locked().add(&product, tensor.map_or(&[], |tensor| tensor.info.shape()));
         }
     };
-    let mut reader = Reader::new(model, options, Some(options.context))?.observed(&observer);
+    let mut reader = Reader::new(model, options, Some(options.chunk_len()))?.observed(&observer);
     for (number, chunk) in chunks.iter().enumerate() {
         let mut sequence = reader.begin();
         for tokens in chunk.chunks(options.batch) {

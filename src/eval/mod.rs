@@ -18,21 +18,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
-//mod choices;
+mod choices;
 mod divergence;
 mod estimate;
 mod imatrix;
 mod perplexity;
 mod reader;
-//mod task;
+mod task;
 mod text;
 
-//pub use choices::{Answered, Choices, choices};
+pub use choices::{Answered, Choices, choices};
 pub use divergence::{Divergence, divergence};
 pub use estimate::{Distribution, Estimate, Share};
 pub use imatrix::imatrix;
 pub use perplexity::{Perplexity, perplexity};
-//pub use task::{Task, TaskKind};
+pub use task::{Choice, Task, TaskKind};
 
 use crate::backend::CacheTypes;
 use crate::generate::CancelHandle;
@@ -44,7 +44,7 @@ const CONTEXT: usize = 512;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Options {
-    context: usize,
+    context: Option<usize>,
     limit: Option<usize>,
     batch: usize,
     cache: CacheTypes,
@@ -54,15 +54,15 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (cache, cancel) = (CacheTypes::default(), CancelHandle::default());
-        Options { context: CONTEXT, limit: None, batch: CONTEXT, cache, cancel }
+        Options { context: None, limit: None, batch: CONTEXT, cache, cancel }
     }
 }
 
 impl Options {
-    /// Tokens of a chunk, 512 by default: a text is cut into such chunks, each read for itself. Perplexities of other
-    /// chunks are others.
+    /// Tokens of a chunk, 512 by default: a text is cut into such chunks, each read for itself. Perplexities over chunks
+    /// of other lengths are not comparable. For tasks the most tokens of one; by default what the model was trained for.
     pub fn context(mut self, tokens: usize) -> Self {
-        self.context = tokens;
+        self.context = Some(tokens);
         self
     }
 
@@ -89,6 +89,10 @@ impl Options {
     pub fn cancel(mut self, handle: CancelHandle) -> Self {
         self.cancel = handle;
         self
+    }
+
+    fn chunk_len(&self) -> usize {
+        self.context.unwrap_or(CONTEXT)
     }
 }
 

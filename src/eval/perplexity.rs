@@ -70,7 +70,7 @@ pub fn perplexity(
     options: &Options,
     mut progress: impl FnMut(Progress),
 ) -> Result<Perplexity> {
-    let mut reader = Reader::new(model, options, Some(options.context))?;
+    let mut reader = Reader::new(model, options, Some(options.chunk_len()))?;
     let chunks = Chunks::new(model, text, options)?;
     let (mut losses, mut scored_bytes) = (Vec::new(), 0);
     for (number, chunk) in chunks.iter().enumerate() {
@@ -80,5 +80,5 @@ pub fn perplexity(
         let estimate = Some(Estimate::mean(losses.iter().copied()).exp());
         progress(Progress { done: number + 1, total: chunks.len(), estimate });
     }
-    Ok(Perplexity::new(&losses, scored_bytes, chunks.len(), options.context))
+    Ok(Perplexity::new(&losses, scored_bytes, chunks.len(), options.chunk_len()))
 }

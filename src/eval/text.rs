@@ -19,13 +19,16 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub fn new(model: &Model, text: &str, options: &Options) -> Result<Self> {
-        let context = options.context;
+        let context = options.chunk_len();
         if context < LEAST {
             let (expected, found) = (format!("at least {LEAST}"), context.to_string());
             return Err(Error::InvalidOption { option: "context", expected, found });
         }
         let tokens = encode(model, text)?;
+        let tokenizer = model.tokenizer()?;
+        let bos = if tokenizer.add_bos() { tokenizer.special_tokens().bos } else { None };
         model.check_tokens(&tokens)?;
+        model.check_tokens(bos.as_slice())?;
         let whole = tokens.len() / context;
         let count = options.limit.map_or(whole, |limit| limit.min(whole));
         if whole == 0 {
@@ -35,8 +38,6 @@ impl Chunks {
             let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
             return Err(Error::InvalidOption { option: "limit", expected, found });
         }
-        let tokenizer = model.tokenizer()?;
-        let bos = if tokenizer.add_bos() { tokenizer.special_tokens().bos } else { None };
         Ok(Chunks { tokens, bos, context, count })
     }
 

@@ -220,9 +220,12 @@ impl ImatrixSums {
         metadata.set("imatrix.chunk_size", self.context);
         let mut writer = Writer::new(metadata)?;
         for (name, tensor) in &self.tensors {
-            let matrices = tensor.counts.len();
-            writer.tensor(&sums_of(name), &[tensor.sums.len() / matrices.max(1), matrices], GgmlType::F32)?;
-            writer.tensor(&counts_of(name), &[1, matrices], GgmlType::F32)?;
+            // A dimension of one at the end is left out, as llama.cpp does.
+            let matrices = Some(tensor.counts.len()).filter(|&matrices| matrices > 1);
+            let shape = |columns: usize| [Some(columns), matrices].into_iter().flatten().collect::<Vec<_>>();
+            let columns = tensor.sums.len() / tensor.counts.len().max(1);
+            writer.tensor(&sums_of(name), &shape(columns), GgmlType::F32)?;
+            writer.tensor(&counts_of(name), &shape(1), GgmlType::F32)?;
         }
         let mut data = writer.start(out)?;
         for (name, tensor) in &self.tensors {
@@ -261,7 +264,7 @@ pub(super) fn provenance(imatrix: &Imatrix) -> Vec<(&'static str, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::{Metadata, Strings, Writer};
+    use crate::backend::Matrix;
 
     fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("gristmill-imatrix-{}-{name}", std::process::id()));
@@ -295,6 +298,38 @@ mod tests {
         let read = read("gguf", &data.finish().unwrap()).unwrap();
         assert_eq!(read.entries["blk.0.ffn_up_exps.weight"], [2.0, 1.0, 1.0, 1.0]);
         assert_eq!((read.chunks, read.datasets), (3, vec!["a.txt".to_owned()]));
+    }
+
+    fn matrix(tensor: &str, first_row: usize, columns: usize) -> Matrix {
+        Matrix::new((tensor, first_row), GgmlType::F32, 2, columns, Vec::new())
+    }
+
+    #[test]
+    fn squares_are_summed_for_each_column_and_expert() {
+        let mut sums = ImatrixSums::new("a.txt", 2);
+        let inputs = [1.0, 2.0, 3.0, 4.0];
+        let dense = matrix("dense", 0, 2);
+        let rest = matrix("dense", 2, 2);
+        for weights in [&dense, &rest] {
+            // The second is the lower part of a fused tensor, multiplied with the same inputs.
+            sums.add(&Product { weights, experts: None, inputs: &inputs }, &[2, 4]);
+        }
+        let experts = [(0, 0..1), (2, 1..2)];
+        let weights = &matrix("experts", 0, 2);
+        for _ in 0..2 {
+            sums.add(&Product { weights, experts: Some(&experts), inputs: &inputs }, &[2, 2, 3]);
+        }
+        sums.end_chunk().unwrap();
+        assert_eq!(sums.chunks, 1);
+        assert_eq!(sums.tensors["dense"], TensorSums { sums: vec![10.0, 20.0], counts: vec![2] });
+        let expected = TensorSums { sums: vec![2.0, 8.0, 0.0, 0.0, 18.0, 32.0], counts: vec![2, 0, 2] };
+        assert_eq!(sums.tensors["experts"], expected);
+        let mut bytes = Vec::new();
+        sums.write(&mut bytes).unwrap();
+        let read = read("written", &bytes).unwrap();
+        assert_eq!(read.entries["experts"], [1.0, 4.0, 1.0, 1.0, 9.0, 16.0]);
+        sums.add(&Product { weights, experts: None, inputs: &[f32::NAN, 0.0] }, &[2, 2, 3]);
+        assert!(matches!(sums.end_chunk(), Err(Error::NonFiniteInputs { tensor }) if tensor == "experts"));
     }
 
     fn legacy(value: f32) -> Vec<u8> {

@@ -490,3 +490,77 @@ fn stories_are_those_of_llama_cpp() {
     }
     assert_eq!(compared, 3);
 }
+
+fn english() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/english.txt")
+}
+
+#[test]
+fn perplexity_prints_what_the_library_measures() {
+    let (model, text) = (embedded_model(), english());
+    let options = gristmill::eval::Options::default().context(64).limit(2);
+    let found = gristmill::eval::perplexity(
+        &gristmill::Model::open(&model).unwrap(),
+        &fs::read_to_string(&text).unwrap(),
+        &options,
+        |_| (),
+    )
+    .unwrap();
+    let args = paths([&"perplexity" as _, &model as _, &text as _, &"--ctx=64" as _, &"--chunks=2" as _]);
+    let printed = grist(args.clone()).ok();
+    assert!(printed.starts_with(&format!("perplexity           {}\n", found.perplexity)), "{printed}");
+    let json = OsStr::new("--json");
+    let compared = grist(args.into_iter().chain([json, OsStr::new("--reference"), model.as_os_str()])).ok();
+    let compared: Value = serde_json::from_str(&compared).unwrap();
+    assert_eq!(compared["perplexity"], found.perplexity.value);
+    assert_eq!(compared["bits_per_byte_error"], found.bits_per_byte.error);
+    assert_eq!(
+        (&compared["divergence"]["kl"]["max"], &compared["divergence"]["same_top"]),
+        (&0.0.into(), &1.0.into())
+    );
+}
+
+#[test]
+fn an_importance_matrix_appears_whole_and_never_in_the_place_of_its_input() {
+    let folder = Folder::new();
+    let text = folder.file("text.txt", fs::read(english()).unwrap());
+    let model = folder.file("model.gguf", fs::read(embedded_model()).unwrap());
+    let args = |out: &Path| {
+        let args: [&dyn AsRef<OsStr>; 6] = [&"imatrix", &model, &text, &"--ctx=64", &"--chunks=1", &"--out"];
+        grist(args.map(AsRef::as_ref).into_iter().chain([out.as_os_str()]))
+    };
+    for input in [&text, &model] {
+        let told = args(input).failed(1);
+        assert!(told.contains("this is the input itself"), "{told}");
+    }
+    assert_eq!(fs::read(&text).unwrap(), fs::read(english()).unwrap());
+    let out = folder.0.join("imatrix.gguf");
+    assert_eq!(args(&out).ok(), "");
+    assert_eq!(gristmill::quantize::Imatrix::open(&out).unwrap().chunks, 1);
+    let mut names: Vec<_> =
+        fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["imatrix.gguf", "model.gguf", "text.txt"]);
+}
+
+#[test]
+#[cfg(feature = "embedded-model")]
+fn choices_are_answered_and_errors_name_file_line_and_field() {
+    let folder = Folder::new();
+    let good = r#"{"question": "What is the capital of France?", "choices": ["Paris", "Rome"], "answer": 0}"#;
+    let tasks = folder.file("tasks.jsonl", format!("{good}\n{good}\n"));
+    let printed = grist(paths([&"choices" as _, &tasks as _])).ok();
+    assert_eq!(
+        printed.lines().map(|line| line.split_once(' ').unwrap().0).collect::<Vec<_>>(),
+        ["acc", "acc_norm", "acc_bytes"]
+    );
+    let json: Value =
+        serde_json::from_str(&grist(paths([&"choices" as _, &tasks as _, &"--json" as _])).ok()).unwrap();
+    assert_eq!(json["tasks"], 2);
+    let tasks = folder.file("damaged.jsonl", format!("{good}\n{}\n", good.replace("0}", "7}")));
+    let told = grist(paths([&"choices" as _, &tasks as _])).failed(1);
+    assert!(
+        told.contains("damaged.jsonl: line 2: the field `answer` must be one of the choices, found 7"),
+        "{told}"
+    );
+}

@@ -20,6 +20,7 @@ mod chat;
 mod cli;
 mod doctor;
 mod embeddings;
+mod eval;
 mod formats;
 mod gguf;
 mod goldens;
