@@ -59,9 +59,10 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, and [`speed`]
-//! measures. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, [`speed`]
+//! measures, and [`advise`] tells from a header what a model would need. The arithmetic is a package of its own, [`gristmill_kernels`].
 
+pub mod advise;
 mod backend;
 pub mod embed;
 mod error;

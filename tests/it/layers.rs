@@ -16,9 +16,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("embed", &["error", "text", "backend", "model", "generate"]),
     ("quantize", &["error", "gguf", "backend", "model"]),
     ("speed", &["error", "backend", "model", "generate"]),
+    ("advise", &["error", "gguf", "backend", "model", "generate", "speed"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
-    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "speed", "ggml"]),
+    (
+        "lib",
+        &[
+            "error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "speed", "advise",
+            "ggml",
+        ],
+    ),
     ("main", &["cli"]),
     ("cli", &[]),
 ];
