@@ -201,7 +201,7 @@ mod peer {
         for (one, rate) in all.iter().zip([16.0, 4.0]) {
             let peer = &one["peer"];
             assert_eq!((&peer["about"], peer["tokens_per_second"].as_f64()), (&"abc (7)".into(), Some(rate)));
-            assert_eq!(peer["runs"], serde_json::json!([rate; 3]));
+            assert_eq!(peer["runs"], Value::from(vec![rate; 3]));
             let number = |of: &Value, key: &str| of[key].as_f64().unwrap();
             for (ratio, own) in [("ratio", "tokens_per_second"), ("ratio_low", "min"), ("ratio_high", "max")]
             {
