@@ -60,9 +60,11 @@
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
 //! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, [`eval`] measures how
-//! well models do and [`speed`] how fast they are, and [`doctor`] says what is wrong with a file. The arithmetic is a package
-//! of its own, [`gristmill_kernels`].
+//! well models do and [`speed`] how fast they are, [`report`] compares quantized files by both, [`doctor`] says what is wrong
+//! with a file, and [`advise`] tells from a header what a model would need. The arithmetic is a package of its own,
+//! [`gristmill_kernels`].
 
+pub mod advise;
 mod backend;
 pub mod doctor;
 pub mod embed;

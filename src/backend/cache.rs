@@ -234,6 +234,13 @@ impl Cache {
         Ok(rooms)
     }
 
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let pages = self.layers.iter().flat_map(|layer| layer.pages.iter().flatten());
+        pages.map(|page| page.0.len() * size_of::<Line>()).sum::<usize>() + self.states.held_bytes()
+    }
+
     /// Makes a layer keep zeros for all positions up to `len` that it does not keep yet.
     ///
     /// # Errors

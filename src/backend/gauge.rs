@@ -28,6 +28,8 @@ const KEPT: usize = 64 << 20;
 /// with some of their rows.
 const MULTIPLICATIONS: usize = 1 << 29;
 const BYTES: usize = 8 << 20;
+/// Multiplications of a product that is only tried.
+const TRIED: usize = 1 << 24;
 /// Times that an operation is carried out at least, and at most.
 const LEAST: usize = 3;
 const MOST: usize = 9;
@@ -67,7 +69,7 @@ impl Cost {
 pub(crate) enum Effort {
     /// Not at all.
     Count,
-    /// Each kind once, products with a few rows: so that memory is taken as by the real ones.
+    /// Each kind once, large products with a few rows: so that memory is taken as by the real ones.
     Try,
     /// Each kind some times, until so many seconds are spent.
     Time(f64),
@@ -132,11 +134,6 @@ impl Book {
         (self.counts.iter().map(time).sum(), self.inside)
     }
 
-    /// Whether each kind of the pass was timed often enough.
-    pub fn is_settled(&self) -> bool {
-        !self.counts.keys().any(|kind| self.wants(kind))
-    }
-
     fn wants(&self, kind: &Kind) -> bool {
         let times = self.known.get(kind).map_or(0, Vec::len);
         match self.effort {
@@ -154,7 +151,7 @@ impl Book {
     /// Rows of a product that are carried out, of matrices of `rows` rows in all, `row_bytes` each, times `columns` inputs.
     fn rows(&self, rows: usize, row_bytes: usize, multiplications: usize, threads: usize) -> usize {
         if self.effort == Effort::Try {
-            return rows.min(PANEL_ROWS);
+            return rows.min((TRIED / multiplications.max(1)).max(PANEL_ROWS));
         }
         let by_time = MULTIPLICATIONS.saturating_mul(threads) / multiplications.max(1);
         let by_bytes = BYTES.saturating_mul(threads) / row_bytes.max(1);

@@ -1,6 +1,7 @@
 //! The commands of `grist`: one file each. Standard output carries what was asked for and nothing else.
 #![forbid(unsafe_code)]
 
+mod advise;
 mod args;
 mod bench;
 mod chat;
@@ -55,6 +56,7 @@ enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Inspect(inspect::Inspect),
+    Advise(advise::Advise),
     Tokenize(tokenize::Tokenize),
     Template(template::Template),
     Logits(logits::Logits),
@@ -77,13 +79,14 @@ pub fn main() -> ExitCode {
             .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
             .init();
     }
-    let several = matches!(cli.command, Command::Bench(_));
-    let settled = cli.common.settle(several);
+    let several_threads = matches!(cli.command, Command::Bench(_));
+    let settled = cli.common.settle(several_threads, matches!(cli.command, Command::Advise(_)));
     let common = &cli.common;
     let done = settled.and_then(|()| common.backends()).and_then(|_| match cli.command {
         Command::Generate(args) => generate::run(args, common),
         Command::Chat(args) => chat::run(args, common),
         Command::Inspect(args) => inspect::run(&args, common),
+        Command::Advise(args) => advise::run(&args, common),
         Command::Tokenize(args) => tokenize::run(&args, common),
         Command::Template(args) => template::run(args, common),
         Command::Logits(args) => logits::run(&args, common),

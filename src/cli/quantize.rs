@@ -85,7 +85,7 @@ fn tensor_type(pair: &str) -> Result<(String, GgmlType), String> {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.strip_suffix(['M', 'm']) {
         Some(number) => (number, 1_000_000),
         None => (text.strip_suffix(['G', 'g']).unwrap_or_default(), 1_000_000_000),

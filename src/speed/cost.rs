@@ -24,9 +24,17 @@ impl Cost {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn of(model: &Model, test: Test, options: &Options) -> Result<Self> {
+        Self::of_network(model.network(), model.level(), test, options)
+    }
+
+    pub(crate) fn of_network(
+        network: &dyn Network,
+        level: Level,
+        test: Test,
+        options: &Options,
+    ) -> Result<Self> {
         let threads = Threads::new(1)?;
-        let network = model.network();
-        let mut walk = Walk::new(network, model.level(), &threads, Effort::Count, options.cache);
+        let mut walk = Walk::new(network, level, &threads, Effort::Count, options.cache);
         let mut cost = Cost::default();
         for (pass, times) in passes(test, options) {
             walk.pass(&pass)?;
@@ -45,19 +53,39 @@ pub(crate) struct Shape {
     pub logits: bool,
 }
 
+/// Passes of a prompt, without its last, that are looked at; more are counted as those in their middle.
+const PASSES: usize = 8;
+/// Tokens of a pass at most; larger ones are counted as several.
+const LARGEST: usize = 1 << 14;
+/// No sequence is deeper: sums of positions stay far from overflow.
+const DEEPEST: usize = 1 << 48;
+
 /// The passes of a test, each with how often it is to be counted: tokens that come one by one are all counted as the one in
 /// their middle.
 pub(crate) fn passes(test: Test, options: &Options) -> Vec<(Shape, u64)> {
     let Test { kind, tokens, depth } = test;
-    if kind == Kind::Generate {
-        return vec![(Shape { tokens: 1, depth: depth + tokens / 2, logits: true }, tokens as u64)];
+    if tokens == 0 {
+        return Vec::new();
     }
-    let batch = options.batch.unwrap_or(BATCH).max(1);
-    let pass = |start: usize| {
-        let end = tokens.min(start + batch);
-        (Shape { tokens: end - start, depth: depth + start, logits: end == tokens }, 1)
-    };
-    (0..tokens).step_by(batch).map(pass).collect()
+    let at = |more: usize| depth.saturating_add(more).min(DEEPEST);
+    if kind == Kind::Generate {
+        return vec![(Shape { tokens: 1, depth: at(tokens / 2), logits: true }, tokens as u64)];
+    }
+    let batch = options.batch.unwrap_or(BATCH).clamp(1, LARGEST);
+    // All but the last are full, and of no one's logits.
+    let full = (tokens - 1) / batch;
+    let groups = full.min(PASSES);
+    let mut passes = Vec::new();
+    let mut start = 0;
+    for group in 0..groups {
+        let count = full / groups + usize::from(group < full % groups);
+        let middle = (start + count / 2).saturating_mul(batch);
+        passes.push((Shape { tokens: batch, depth: at(middle), logits: false }, count as u64));
+        start += count;
+    }
+    let before = full * batch;
+    passes.push((Shape { tokens: tokens - before, depth: at(before), logits: true }, 1));
+    passes
 }
 
 /// Walks a network through passes that are counted or timed rather than computed.
@@ -142,6 +170,19 @@ mod tests {
         assert_eq!(passes(Test::prompt(512), &Options::default()), [(shape(512, 0, true), 1)]);
         assert_eq!(passes(Test::generate(128).at_depth(64), &options), [(shape(1, 128, true), 128)]);
         assert_eq!(passes(Test::prompt(0), &options), []);
+        assert_eq!(passes(Test::generate(0), &options), []);
+    }
+
+    #[test]
+    fn many_passes_are_told_by_some() {
+        let options = Options { batch: Some(10), ..Options::default() };
+        let some = passes(Test::prompt(205), &options);
+        // Twenty full ones in eight groups of two or three, and the rest.
+        assert_eq!(some.len(), 9);
+        assert_eq!(some.iter().map(|(shape, times)| shape.tokens as u64 * times).sum::<u64>(), 205);
+        assert_eq!([some[0], some[8]], [(shape(10, 10, false), 3), (shape(5, 200, true), 1)]);
+        let most = passes(Test::prompt(usize::MAX).at_depth(usize::MAX), &options);
+        assert!(most.len() == 9 && most.iter().all(|(shape, _)| shape.depth == DEEPEST));
     }
 
     /// stories260K: 5 layers of width 64, 8 heads over 4 of keys of 8 values, 172 inner values, 512 tokens, all in F32; the

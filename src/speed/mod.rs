@@ -24,9 +24,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod cost;
+pub(crate) mod cost;
 mod figures;
-mod machine;
+pub(crate) mod machine;
 pub mod memory;
 pub mod peer;
 pub mod readings;

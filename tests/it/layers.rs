@@ -22,13 +22,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "report",
         &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed", "eval", "doctor"],
     ),
+    ("advise", &["error", "gguf", "backend", "model", "generate", "speed"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
     (
         "lib",
         &[
             "error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "speed", "eval",
-            "doctor", "ggml",
+            "doctor", "advise", "report", "ggml",
         ],
     ),
     ("main", &["cli"]),

@@ -13,6 +13,8 @@
 )]
 
 #[cfg(feature = "cli")]
+mod advise;
+#[cfg(feature = "cli")]
 mod bench;
 mod cache;
 mod chat;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use gristmill::advise::Advisor;
 use gristmill::speed::{self, Cost, Figures, Machine, Options, Suite, Test, memory};
 use gristmill::{CacheType, Model};
 
@@ -46,6 +47,9 @@ pub struct Bench {
     /// Run this llama-bench in turn, on the same files with the same tests, and tell how many times as fast ours is
     #[arg(long, value_name = "PATH")]
     compare: Option<PathBuf>,
+    /// Predict each figure as `grist advise` does, from the file's header and a measurement of two seconds
+    #[arg(long)]
+    predict: bool,
     /// How the figures are printed
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -67,7 +71,6 @@ enum Form {
 /// A model in one setting; its tests are neighbours in the suite.
 struct Subject {
     name: String,
-    path: Option<PathBuf>,
     model: Model,
     options: Options,
     /// Seconds that opening took.
@@ -75,8 +78,10 @@ struct Subject {
     /// Seconds until the first token of a short prompt.
     first_token: Option<Figures>,
     machine: Machine,
-    /// Its tests, each with what it needs.
+    /// What its tests need, each in its turn.
     costs: Vec<Cost>,
+    /// Tokens per second as predicted, where that was asked for.
+    predictions: Vec<f64>,
     peer: Option<Peer>,
 }
 
@@ -88,6 +93,12 @@ pub fn run(args: &Bench, common: &Common) -> Done {
     };
     let mut suite = Suite::new(&first.model)?;
     for subject in &mut subjects {
+        if args.predict {
+            let advisor = Advisor::new(subject.model.file().clone())?;
+            let advisor = advisor.level(subject.model.level()).threads(subject.model.thread_count());
+            let predictions = advisor.predict(&tests, &subject.options)?;
+            subject.predictions = predictions.into_iter().map(|(_, rate)| rate).collect();
+        }
         suite.add(&subject.model, &subject.options, &tests)?;
         let cost = |&test: &Test| Cost::of(&subject.model, test, &subject.options);
         subject.costs = tests.iter().map(cost).collect::<gristmill::Result<_>>()?;
@@ -180,13 +191,13 @@ fn subjects(args: &Bench, common: &Common) -> Done<Vec<Subject>> {
                     let context = common.ctx.map(|ctx| ctx as usize);
                     subjects.push(Subject {
                         name: path.map_or_else(|| "built-in".to_owned(), |path| path.display().to_string()),
-                        path: path.cloned(),
                         model: model.clone(),
                         options: Options { cache: common.cache(CacheType::F16), context, batch },
                         load,
                         first_token: None,
                         machine,
                         costs: Vec::new(),
+                        predictions: Vec::new(),
                         peer: args.compare.as_ref().zip(path).map(|(program, path)| Peer::new(program, path)),
                     });
                 }

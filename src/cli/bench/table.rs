@@ -44,6 +44,7 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
     let peer = subject.peer.as_ref();
     let compared = peer.and_then(|peer| peer.compared(test, case.rates()));
     let batch = subject.options.batch;
+    let predicted = subject.predictions.get(number).copied();
 
     let mut fields = json!({
         "model": subject.name,
@@ -67,6 +68,7 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
         "float_multiplications": cost.floats,
         "read_share": read,
         "multiply_share": multiplied,
+        "predicted": predicted,
         "load_seconds": subject.load,
         "first_token_seconds": subject.first_token.map(|figures| figures.median),
         "peak_memory": memory::peak(),
@@ -97,6 +99,7 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
         ("max", format!("{:.2}", figures.most)),
         ("spread", format!("{:.1} %", 100.0 * figures.spread())),
         ("limit", limit),
+        ("predicted", predicted.map(|rate| predicted_cell(rate, figures.median)).unwrap_or_default()),
         ("llama-bench", compared.as_ref().map(peer_cell).unwrap_or_default()),
         ("ratio", compared.as_ref().map(ratio_cell).unwrap_or_default()),
     ];
@@ -121,6 +124,11 @@ fn peer_json(about: &str, compared: &Compared<'_>) -> Json {
 fn peer_cell(compared: &Compared<'_>) -> String {
     let flash = compared.flash.map(|flash| format!(", fa {flash}")).unwrap_or_default();
     format!("{:.2} ({:.1} %{flash})", compared.figures.median, 100.0 * compared.figures.spread())
+}
+
+/// What was predicted, and by how much it is off.
+fn predicted_cell(rate: f64, found: f64) -> String {
+    format!("{rate:.2} ({:+.0} %)", 100.0 * (rate / found - 1.0))
 }
 
 /// The ratio, and between what it lies with what probability.
@@ -209,27 +217,8 @@ pub fn markdown(lines: &[Line], out: &mut Out) -> Done {
     let head = lines.first().map(|line| used.iter().map(|&column| cell(line, column).0.to_owned()).collect());
     let mut rows: Vec<Vec<String>> = head.into_iter().collect();
     rows.extend(lines.iter().map(|line| used.iter().map(|&column| cell(line, column).1).collect()));
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..used.len()).map(|column| width(column).unwrap_or(0)).collect();
-    let remarks = std::iter::once("").chain(lines.iter().map(|line| line.remark.as_str()));
-    for (number, (row, remark)) in rows.iter().zip(remarks).enumerate() {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let cells = cells.collect::<Vec<_>>().join(" | ");
-        let gap = if remark.is_empty() { "" } else { " " };
-        out.line(format_args!("| {cells} |{gap}{remark}"))?;
-        if number == 0 {
-            let rules = widths.iter().enumerate().map(|(column, &width)| match column {
-                0 => "-".repeat(width + 2),
-                _ => format!("{}:", "-".repeat(width + 1)),
-            });
-            out.line(format_args!("|{}|", rules.collect::<Vec<_>>().join("|")))?;
-        }
-    }
-    Ok(())
+    let remarks: Vec<&str> = lines.iter().map(|line| line.remark.as_str()).collect();
+    output::table(&rows, &remarks, out)
 }
 
 #[cfg(test)]
