@@ -167,6 +167,12 @@ fn explain(
             speed.prompt.median, speed.generate.median,
         ));
     }
+    let speeds = best.speed.iter().flat_map(|speed| [&speed.prompt, &speed.generate]);
+    if speeds.into_iter().any(|rate| rate.remark.is_some()) && matches!(wanted_for, Use::Chat | Use::Batch) {
+        reasons.push(
+            "The runs were not steady: time them again on a quiet machine before relying on speeds.".into(),
+        );
+    }
     if nearest.name != *name {
         let mut sentence = format!("{} is nearer to the original ({:.4} nats)", nearest.name, loss(nearest));
         if best.size.bytes < nearest.size.bytes {

@@ -31,7 +31,15 @@ impl Field {
     }
 
     fn measured(found: Measured) -> Self {
-        Field::plain(measured(found.value, found.error), found.value)
+        let text = measured(found.value, found.error);
+        let (text, small) = text.split_once(' ').unwrap_or((&text, ""));
+        Field { text: text.to_owned(), small: small.to_owned(), key: found.value }
+    }
+
+    /// With digits beyond the error, which is far larger than the errors of differences between models.
+    fn fine(found: Measured) -> Self {
+        let (text, small) = (format!("{:.4}", found.value), format!("± {:.4}", found.error));
+        Field { text, small, key: found.value }
     }
 
     fn rate(found: Option<&Rate>) -> Self {
@@ -62,8 +70,8 @@ pub const COLUMNS: [Column; 13] = [
         name: "generation, tokens/s",
         value: |cell| Field::rate(cell.speed.as_ref().map(|speed| &speed.generate)),
     },
-    Column { name: "perplexity", value: |cell| Field::measured(cell.quality.perplexity) },
-    Column { name: "bits per byte", value: |cell| Field::measured(cell.quality.bits_per_byte) },
+    Column { name: "perplexity", value: |cell| Field::fine(cell.quality.perplexity) },
+    Column { name: "bits per byte", value: |cell| Field::fine(cell.quality.bits_per_byte) },
     Column {
         name: "divergence, nats",
         value: |cell| Field::divergence(cell, |found| Field::measured(found.mean)),

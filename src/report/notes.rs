@@ -9,7 +9,8 @@ pub fn notes(report: &Report) -> Vec<String> {
     let mut notes = vec![
         format!(
             "Perplexity and divergence: over {} chunks of {} tokens of {} ({} bytes, SHA-256 {}), of each the second half, as \
-             llama-perplexity does it. ± is one standard error.",
+             llama-perplexity does it. ± is one standard error, of which differences between \
+             models have far less: all of them read the same text.",
             quality.chunks, settings.context, from.text.path, from.text.bytes, from.text.sha256,
         ),
         format!(
@@ -34,7 +35,10 @@ pub fn notes(report: &Report) -> Vec<String> {
             machine.level,
             machine.threads,
         ));
-        notes.extend(report.all().flat_map(doubts));
+        let doubts: Vec<String> = report.all().flat_map(doubts).collect();
+        if !doubts.is_empty() {
+            notes.push(format!("Speeds that are not to be relied on: {}.", doubts.join("; ")));
+        }
     }
     notes.push(
         "Front: the models that no other beats, being at most as large (or generating at least as fast) and at most as far from \
@@ -67,5 +71,5 @@ fn doubts(cell: &Cell) -> Vec<String> {
     let speeds =
         cell.speed.iter().flat_map(|speed| [("prompt", &speed.prompt), ("generation", &speed.generate)]);
     let doubted = speeds.filter_map(|(what, rate)| Some((what, rate.remark.as_ref()?)));
-    doubted.map(|(what, why)| format!("Do not rely on {}'s speed of {what}: {why}.", cell.name)).collect()
+    doubted.map(|(what, why)| format!("{}, {what}: {why}", cell.name)).collect()
 }

@@ -9,6 +9,9 @@ use super::escape;
 /// Where a shade ends and the next, darker one begins: relative errors.
 const SHADES: [f64; 6] = [0.003, 0.01, 0.02, 0.04, 0.08, 0.16];
 
+/// How wide a matrix must be drawn for its number to find room.
+const ROOM: f64 = 46.0;
+
 fn shade(error: f64) -> usize {
     SHADES.iter().filter(|&&end| error >= end).count()
 }
@@ -25,9 +28,9 @@ pub fn section(report: &Report, out: &mut String) {
         escape(&report.reference.name),
     );
     for (index, end) in SHADES.iter().enumerate() {
-        let _ = write!(out, "{}below {end} ", patch(index));
+        let _ = writeln!(out, "<span>{}below {end}</span>", patch(index));
     }
-    let _ = writeln!(out, "{}more</p>", patch(SHADES.len()));
+    let _ = writeln!(out, "<span>{}more</span></p>", patch(SHADES.len()));
     for cell in cells {
         let open = if cell.name == *open { " open" } else { "" };
         let name = escape(&cell.name);
@@ -88,7 +91,7 @@ impl<'a> Map<'a> {
         const WIDTH: f64 = 860.0;
         let letters = self.kinds.iter().chain(&self.outside_kinds()).map(|kind| kind.chars().count()).max();
         let left = (7.4 * letters.unwrap_or(0) as f64 + 12.0).min(260.0);
-        let (wide, high) = (((WIDTH - left) / self.layers.len().max(1) as f64).clamp(2.0, 40.0), 22.0);
+        let (wide, high) = (((WIDTH - left) / self.layers.len().max(1) as f64).clamp(2.0, 52.0), 22.0);
         let foot = high * self.kinds.len() as f64 + 18.0;
         let height = foot + 8.0 + high * self.outside.len() as f64;
         let mut out = open(WIDTH, height, name);
@@ -96,7 +99,13 @@ impl<'a> Map<'a> {
             label(&mut out, "heat y", left - 8.0, high * row as f64 + 15.0, kind);
         }
         for (layer, kind, tensor) in self.places() {
-            square(&mut out, (left + wide * layer, high * kind), (wide, high), tensor);
+            let (x, y) = (left + wide * layer, high * kind);
+            square(&mut out, (x, y), (wide, high), tensor);
+            if wide >= ROOM {
+                let class = if shade(tensor.error) < 4 { "heat in" } else { "heat in dark" };
+                let percent = format!("{:.1} %", 100.0 * tensor.error);
+                label(&mut out, class, x + wide / 2.0, y + 15.0, &percent);
+            }
         }
         // Numbers of layers where they have room.
         let step = libm::ceil(26.0 / wide) as usize;

@@ -18,9 +18,9 @@ const SCRIPT: &str = include_str!("script.js");
 const INTERVAL: f64 = 1.96;
 
 /// What the marks of the plots mean.
-const LEGEND: &str = r#"<p class="legend"><svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot front" cx="7" cy="7" r="5"/></svg> on the front
-<svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot" cx="7" cy="7" r="5"/></svg> beaten by another
-<svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot front" cx="7" cy="7" r="3"/><circle class="ring" cx="7" cy="7" r="6"/></svg> recommended.
+const LEGEND: &str = r#"<p class="legend"><span><svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot front" cx="7" cy="7" r="5"/></svg> on the front</span>
+<span><svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot" cx="7" cy="7" r="5"/></svg> beaten by another</span>
+<span><svg class="key" viewBox="0 0 14 14" aria-hidden="true"><circle class="dot front" cx="7" cy="7" r="3"/><circle class="ring" cx="7" cy="7" r="6"/></svg> recommended</span>
 Bars: the divergence's 95 % interval, the slowest to the fastest run.</p>
 "#;
 

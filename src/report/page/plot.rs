@@ -227,6 +227,11 @@ impl Plot {
                 let _ = writeln!(out, "<circle class=\"ring\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"9\"/>");
             }
         }
+        if self.mark.is_some() {
+            // The reference's name stands at the foot.
+            let Area(left, _, right, bottom) = scale.plane;
+            bars.push(Area(left, bottom - 20.0, right, bottom - 4.0));
+        }
         let names: Vec<&str> = self.points.iter().map(|point| point.name.as_str()).collect();
         let labels = labels(&places, &names, &bars, scale.plane);
         for ((point, place), label) in self.points.iter().zip(&places).zip(labels) {
