@@ -34,16 +34,12 @@ pub struct Doctor {
 }
 
 pub fn run(args: &Doctor, common: &Common) -> Done {
-    let mut options = Options::default().weights(!args.quick);
-    if let Some(threads) = common.threads {
-        options = options.threads(threads.into());
-    }
-    if let Some(level) = common.level()? {
-        options = options.level(level);
-    }
-    if let Some(context) = common.ctx {
-        options = options.context(context as usize);
-    }
+    let options = Options {
+        weights: !args.quick,
+        threads: common.threads.map(Into::into),
+        level: common.level()?,
+        context: common.ctx.map(|context| context as usize),
+    };
     let stop = interrupt::flag();
     let mut bar = None;
     let progress = |at: gristmill::doctor::Progress| {

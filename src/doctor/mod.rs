@@ -120,45 +120,22 @@ impl Report {
     }
 }
 
-/// How a file is examined. Start from [`Options::default`].
+/// How a file is examined.
 #[derive(Clone, Debug)]
-#[must_use]
 pub struct Options {
-    weights: bool,
-    threads: Option<usize>,
-    level: Option<Level>,
-    context: Option<usize>,
+    /// Whether every tensor is read, and a text fed; by default both.
+    pub weights: bool,
+    /// Threads to work with instead of one for each fast core.
+    pub threads: Option<usize>,
+    /// The instruction set instead of the fastest; what is found does not depend on it.
+    pub level: Option<Level>,
+    /// The context that memory is reckoned for, in tokens; by default what the model was trained for, 4,096 at most.
+    pub context: Option<usize>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self { weights: true, threads: None, level: None, context: None }
-    }
-}
-
-impl Options {
-    /// Whether every tensor is read, and a token fed; by default both.
-    pub fn weights(mut self, read: bool) -> Self {
-        self.weights = read;
-        self
-    }
-
-    /// Works with this many threads instead of one for each fast core.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Works in this level's instructions; what is found does not depend on it.
-    pub fn level(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// The context that memory is reckoned for, in tokens; by default what the model was trained for, 4,096 at most.
-    pub fn context(mut self, tokens: usize) -> Self {
-        self.context = Some(tokens);
-        self
     }
 }
 

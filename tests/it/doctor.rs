@@ -15,9 +15,13 @@ fn instruct() -> Parts {
     Parts::of(&fs::read(models::instruct()).unwrap())
 }
 
+fn threads(count: usize) -> Options {
+    Options { threads: Some(count), ..Options::default() }
+}
+
 fn examined(parts: &Parts) -> Report {
     let file = ModelFile::from_bytes(parts.file().unwrap()).unwrap();
-    examine_file(&file, &Options::default().threads(2), |_| ControlFlow::Continue(())).unwrap()
+    examine_file(&file, &threads(2), |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// Whether there is a finding of this level for the check whose text holds `words`.
@@ -39,7 +43,7 @@ impl OwnFile {
     }
 
     fn examined(&self) -> Report {
-        examine(&self.0, &Options::default().threads(1), |_| ControlFlow::Continue(())).unwrap()
+        examine(&self.0, &threads(1), |_| ControlFlow::Continue(())).unwrap()
     }
 }
 
@@ -78,8 +82,10 @@ fn without_weights_nothing_is_read() {
     let mut parts = instruct();
     tensor(&mut parts, "output_norm.weight").bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let file = ModelFile::from_bytes(parts.file().unwrap()).unwrap();
-    let report =
-        examine_file(&file, &Options::default().weights(false), |_| panic!("nothing is to be read")).unwrap();
+    let report = examine_file(&file, &Options { weights: false, ..Options::default() }, |_| {
+        panic!("nothing is to be read")
+    })
+    .unwrap();
     assert!(report.findings.iter().all(|finding| finding.check != "weights"));
     let stopped = examine_file(&file, &Options::default(), |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Cancelled)));

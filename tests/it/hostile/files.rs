@@ -113,12 +113,8 @@ enum Used {
 fn use_file(file: Vec<u8>) -> Result<(), Used> {
     if let Ok(file) = ModelFile::from_bytes(file.clone()) {
         // Whatever is wrong is a finding.
-        let examined =
-            doctor::examine_file(
-                &file,
-                &doctor::Options::default().threads(1),
-                |_| ControlFlow::Continue(()),
-            );
+        let options = doctor::Options { threads: Some(1), ..doctor::Options::default() };
+        let examined = doctor::examine_file(&file, &options, |_| ControlFlow::Continue(()));
         assert!(!examined.unwrap().findings.is_empty());
     }
     let model = ModelOptions::default().threads(1).from_bytes(file).map_err(Used::Opening)?;
