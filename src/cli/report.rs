@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use gristmill::quantize::Mix;
 use gristmill::report::data::Use;
 use gristmill::report::{Difference, Options, Progress, run as make, verify};
+use gristmill::{BackendKind, CacheType};
 use serde_json::json;
 
 use super::args::Common;
@@ -100,6 +101,12 @@ impl Watch {
 }
 
 pub fn run(args: &Report, common: &Common) -> Done {
+    if common.backend()? != BackendKind::Cpu || common.cache(CacheType::F16) != CacheType::F16.into() {
+        return Err(Failure::Usage(
+            "expected neither --backend nor --cache: a report is of our products, with a cache of f16"
+                .to_owned(),
+        ));
+    }
     if let Some(path) = &args.verify {
         return again(path, args.json, common);
     }

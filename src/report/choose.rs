@@ -103,6 +103,9 @@ fn choose<'a>(
         _ => bearable.iter().copied().min_by_key(|cell| cell.size.bytes)?,
     };
     explain(best, nearest, &fitting, wanted_for, memory_limit, context, reasons);
+    if matches!(wanted_for, Use::Chat | Use::Batch) && !timed {
+        reasons.push("No speeds were measured: of those that stay near enough it is the smallest.".into());
+    }
     Some(best)
 }
 
@@ -269,6 +272,16 @@ mod tests {
         let (found, reasons) = choice(Use::Chat, Some(2_300_000_000));
         assert_eq!(found, named("Q3_K_M"));
         assert!(reasons.last().unwrap().starts_with("Nothing that fits"), "{reasons:?}");
+    }
+
+    #[test]
+    fn without_speeds_the_smallest_is_taken_and_that_is_said() {
+        let mut cells = sample::report().cells;
+        cells.iter_mut().for_each(|cell| cell.speed = None);
+        mark_fronts(&mut cells);
+        let found = recommend(&cells, Use::Batch, None, 4096);
+        assert_eq!(found.choice.as_deref(), Some("Q4_0"));
+        assert!(found.reasons.last().unwrap().starts_with("No speeds were measured"), "{found:?}");
     }
 
     #[test]

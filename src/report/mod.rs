@@ -184,7 +184,7 @@ pub fn run(options: &Options, tell: Tell<'_>) -> Result<Outcome> {
     choose::mark_fronts(&mut cells);
     let recommendation =
         choose::recommend(&cells, options.wanted_for, options.memory_limit, settings.memory_context);
-    let imatrix = match &options.imatrix {
+    let imatrix = match options.imatrix.as_ref().filter(|_| !options.mixes.is_empty()) {
         Some(path) => Some(hash::of_files(path, std::slice::from_ref(path), &mut |_| Ok(()))?),
         None => None,
     };
