@@ -736,6 +736,24 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    // ---- speed
+    /// A program that was to measure for comparison did not.
+    #[error("{program}: {reason}")]
+    Peer {
+        /// The program.
+        program: PathBuf,
+        /// What it said, or what was expected of its output and what was found.
+        reason: String,
+    },
+    // ---- report
+    /// A file is no report, or one of another version.
+    #[error("{path}: not a report that this version can read: {reason}")]
+    ReportForm {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, and what was found.
+        reason: String,
+    },
     // ---- ggml
     /// This ggml has no such operation for this tensor type.
     #[cfg(feature = "ggml")]

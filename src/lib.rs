@@ -59,10 +59,14 @@
 //! # The rooms
 //!
 //! [`gguf`] reads and writes files; [`text`] turns strings into tokens and back, and renders templates; [`model`] opens
-//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, and [`eval`] measures
-//! how well models do. The arithmetic is a package of its own, [`gristmill_kernels`].
+//! models; [`generate`] runs them, [`embed`] makes vectors of texts, [`quantize`] makes files smaller, [`eval`] measures how
+//! well models do and [`speed`] how fast they are, [`report`] compares quantized files by both, [`doctor`] says what is wrong
+//! with a file, and [`advise`] tells from a header what a model would need. The arithmetic is a package of its own,
+//! [`gristmill_kernels`].
 
+pub mod advise;
 mod backend;
+pub mod doctor;
 pub mod embed;
 mod error;
 pub mod eval;
@@ -72,6 +76,8 @@ pub mod ggml;
 pub mod gguf;
 pub mod model;
 pub mod quantize;
+pub mod report;
+pub mod speed;
 pub mod text;
 
 pub use backend::{BackendKind, CacheType, CacheTypes};

@@ -70,7 +70,7 @@ fn main() {
     let began = Instant::now();
     println!("{}\n", about(level));
     println!("| limit, of one thread where not said | |\n|---|---:|");
-    for (what, figure) in limits::measure() {
+    for (what, figure) in limits::measure(level) {
         println!("| {what} | {figure} |");
     }
     println!("\n| format | | GB/s, 1 column | {} |", COLUMNS.map(|n| format!("GMAC/s, {n}")).join(" | "));

@@ -17,13 +17,14 @@
     reason = "a benchmark prints its figures, and what it is doing"
 )]
 
-mod readings;
 mod settings;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use readings::{Reading, median_and_spread};
+use gristmill::speed::Figures;
+use gristmill::speed::peer::{LlamaBench, Order};
+use gristmill::speed::readings::{self, Reading};
 use settings::{Contender, Kind, Settings};
 
 fn main() -> ExitCode {
@@ -61,7 +62,7 @@ fn measure(settings: &Settings) -> Result<(), String> {
         for model in &settings.models {
             for &depth in &settings.depths {
                 for (number, contender) in settings.contenders.iter().enumerate() {
-                    for &flash in contender.flash(depth, &settings.cache) {
+                    for &flash in contender.flash(depth, settings.cache) {
                         let how = flash.map(|flash| format!(", flash attention {flash}")).unwrap_or_default();
                         eprintln!("round {round}, {model}, depth {depth}: {}{how}", contender.name);
                         let readings = match run(contender, settings, model, depth, flash) {
@@ -107,7 +108,7 @@ fn run(
     settings: &Settings,
     model: &str,
     depth: u32,
-    flash: Option<&str>,
+    flash: Option<&'static str>,
 ) -> Result<Vec<Reading>, String> {
     let [prompt, generate, threads] =
         [settings.prompt, settings.generate, settings.threads].map(|n| n.to_string());
@@ -117,23 +118,24 @@ fn run(
     match contender.kind {
         Kind::Grist => {
             command.args(["bench", "--json", "-r", "1", "-p", &prompt, "-n", &generate, "-d", &depth_text]);
-            command.args(["--threads", &threads, "--cache", &settings.cache, model]);
+            command.args(["--threads", &threads, "--cache", settings.cache.name(), model]);
             if let Some(isa) = &settings.isa {
                 command.args(["--isa", isa]);
             }
         }
         Kind::LlamaBench => {
-            command
-                .args(["-o", "json", "-r", "1", "-p", &prompt, "-n", &generate, "-t", &threads, "-m", model]);
-            if depth > 0 {
-                command.args(["-d", &depth_text]);
-            }
-            if settings.cache != "f16" {
-                command.args(["-ctk", &settings.cache, "-ctv", &settings.cache]);
-            }
-            if let Some(flash) = flash {
-                command.args(["-fa", flash]);
-            }
+            let order = Order {
+                model: Path::new(model),
+                prompts: &[settings.prompt as usize],
+                generations: &[settings.generate as usize],
+                depth: depth as usize,
+                threads: settings.threads as usize,
+                batch: None,
+                cache: settings.cache.into(),
+                flash,
+            };
+            let peer = LlamaBench { program: contender.program.clone() };
+            return peer.run(&order).map_err(|error| error.to_string());
         }
         Kind::Ferrox => {
             // It refuses to measure a machine with work, or beside itself; here all contenders bear the same.
@@ -156,8 +158,7 @@ fn run(
     }
     let printed = String::from_utf8_lossy(&output.stdout);
     match contender.kind {
-        Kind::Grist => readings::grist(&printed),
-        Kind::LlamaBench => readings::llama_bench(&printed),
+        Kind::Grist | Kind::LlamaBench => readings::grist(&printed),
         Kind::Ferrox => {
             let text = std::fs::read_to_string(&receipt).map_err(|error| failed(error.to_string()))?;
             // What is left behind in the temporary folder harms nobody.
@@ -215,19 +216,19 @@ fn table(settings: &Settings, all: &[Series]) {
             let own =
                 all.iter().filter(|series| (series.model.as_str(), series.test.as_str()) == (model, test));
             own.filter(|series| series.contender == number)
-                .filter_map(|series| median_and_spread(&series.rates).map(|figures| (figures, series.flash)))
-                .max_by(|((a, _), _), ((b, _), _)| a.total_cmp(b))
+                .filter_map(|series| Figures::of(&series.rates).map(|figures| (figures, series.flash)))
+                .max_by(|(a, _), (b, _)| a.median.total_cmp(&b.median))
         };
         let figures: Vec<_> = (0..names.len()).map(best).collect();
         let cells = figures.iter().map(|cell| match cell {
             None => "-".to_owned(),
-            Some(((median, spread), flash)) => {
+            Some((figures, flash)) => {
                 let flash = flash.map(|flash| format!(", fa {flash}")).unwrap_or_default();
-                format!("{median:.1} ({:.0} %{flash})", 100.0 * spread)
+                format!("{:.1} ({:.0} %{flash})", figures.median, 100.0 * figures.spread())
             }
         });
         let cells: Vec<String> = cells.collect();
-        let median = |cell: &Option<((f64, f64), _)>| cell.as_ref().map(|((median, _), _)| *median);
+        let median = |cell: &Option<(Figures, _)>| cell.as_ref().map(|(figures, _)| figures.median);
         let peer = figures.iter().skip(1).filter_map(median).max_by(f64::total_cmp);
         let ratio = figures.first().and_then(median).zip(peer);
         let ratio = ratio.map_or("-".to_owned(), |(ours, peer)| format!("{:.2}", ours / peer));

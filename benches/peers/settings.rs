@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use gristmill::CacheType;
+use gristmill::speed::peer::LlamaBench;
+
 pub struct Settings {
     pub models: Vec<String>,
     /// Ours first.
@@ -12,7 +15,7 @@ pub struct Settings {
     pub threads: u32,
     pub rounds: u32,
     /// Of keys and values.
-    pub cache: String,
+    pub cache: CacheType,
     /// The instruction set that ours is held to.
     pub isa: Option<String>,
 }
@@ -39,16 +42,13 @@ impl Contender {
 
     /// Settings of flash attention to try at this depth with this cache; none where the contender cannot measure there.
     /// `None` leaves the choice to the contender.
-    pub fn flash(&self, depth: u32, cache: &str) -> &'static [Option<&'static str>] {
+    pub fn flash(&self, depth: u32, cache: CacheType) -> &'static [Option<&'static str>] {
         match (self.kind, depth) {
             (Kind::Grist, _) => &[None],
             // Its cache is of floats of 32 bits, and its bench knows no depth.
-            (Kind::Ferrox, 0) if cache == "f16" => &[None],
+            (Kind::Ferrox, 0) if cache == CacheType::F16 => &[None],
             (Kind::Ferrox, _) => &[],
-            (Kind::LlamaBench, 0) => &[None],
-            // Without flash attention llama.cpp refuses values in blocks.
-            (Kind::LlamaBench, _) if cache.starts_with('q') => &[Some("on")],
-            (Kind::LlamaBench, _) => &[Some("on"), Some("off")],
+            (Kind::LlamaBench, _) => LlamaBench::flash(depth as usize, cache.into()),
         }
     }
 }
@@ -66,7 +66,7 @@ impl Settings {
             depths: vec![0],
             threads,
             rounds: 5,
-            cache: "f16".to_owned(),
+            cache: CacheType::F16,
             isa: None,
         };
         let mut ours =
@@ -99,7 +99,11 @@ impl Settings {
                 }
                 "--threads" => settings.threads = number(&flag, &value)?.max(1),
                 "--rounds" => settings.rounds = number(&flag, &value)?.max(1),
-                "--cache" => settings.cache = value,
+                "--cache" => {
+                    let found = CacheType::named(&value);
+                    settings.cache = found
+                        .ok_or_else(|| format!("expected a type of cache after {flag}, found {value}"))?;
+                }
                 "--isa" => settings.isa = Some(value),
                 _ => {
                     return Err(format!(

@@ -19,6 +19,7 @@ mod dispatch;
 pub mod encode;
 mod gemm;
 mod gemv;
+pub mod limits;
 pub mod logits;
 pub mod metal;
 mod mismatch;

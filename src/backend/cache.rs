@@ -99,6 +99,12 @@ impl LayerShape {
     fn layout(&self, types: CacheTypes) -> Layout {
         Layout::new(types.keys, types.values, self.key_dim, self.value_dim)
     }
+
+    /// Bytes that `positions` positions take; `usize::MAX` for more than can be counted.
+    pub fn bytes(&self, types: CacheTypes, positions: usize) -> usize {
+        let page = self.heads.saturating_mul(self.layout(types).lines()).saturating_mul(size_of::<Line>());
+        page.saturating_mul(positions.div_ceil(BLOCK))
+    }
 }
 
 /// [`BLOCK`] positions of one layer: a block of each head.
@@ -167,11 +173,9 @@ impl Cache {
     /// Bytes that a sequence of `len` positions takes at most, fed `batch` at a time; `usize::MAX` for more than can be
     /// counted.
     pub fn bytes(types: CacheTypes, layers: &[LayerShape], len: usize, batch: usize) -> usize {
-        layers.iter().fold(0, |sum: usize, shape| {
-            let page = shape.heads.saturating_mul(shape.layout(types).lines());
-            let pages = shape.sees.kept(len, batch).div_ceil(BLOCK);
-            sum.saturating_add(page.saturating_mul(size_of::<Line>()).saturating_mul(pages))
-        })
+        layers
+            .iter()
+            .fold(0, |sum: usize, shape| sum.saturating_add(shape.bytes(types, shape.sees.kept(len, batch))))
     }
 
     /// Forgets all positions from `len` on. Gives how many are left: fewer where a recurrent layer has no state of `len`
@@ -228,6 +232,22 @@ impl Cache {
             }
         }
         Ok(rooms)
+    }
+
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let pages = self.layers.iter().flat_map(|layer| layer.pages.iter().flatten());
+        pages.map(|page| page.0.len() * size_of::<Line>()).sum::<usize>() + self.states.held_bytes()
+    }
+
+    /// Makes a layer keep zeros for all positions up to `len` that it does not keep yet.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn lengthen(&mut self, layer: usize, len: usize) -> Result<()> {
+        let kept = self.layers.get(layer).map_or(0, |layer| layer.pages.len() * BLOCK);
+        if kept < len { self.rooms(layer, kept..len).map(drop) } else { Ok(()) }
     }
 
     /// Blocks of one head of a layer.

@@ -5,6 +5,7 @@
 pub(crate) mod cache;
 pub(crate) mod cpu;
 mod experts;
+pub(crate) mod gauge;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
 mod recurrence;
@@ -19,6 +20,7 @@ pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
 pub(crate) use state::KEPT as KEPT_STATES;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use gristmill_kernels::quant::GgmlType;
 
@@ -118,7 +120,9 @@ pub(crate) struct Matrix {
     /// The tensor that it is, or is a part of, and which of that tensor's rows is its first.
     pub tensor: Box<str>,
     pub first_row: usize,
-    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Bytes before the first row.
+    offset: usize,
     /// What ggml makes of it, once it is asked to multiply.
     #[cfg_attr(not(feature = "ggml"), allow(dead_code, reason = "nobody asks where there is no ggml"))]
     prepared: ggml::Prepared,
@@ -133,13 +137,21 @@ impl Matrix {
         len: usize,
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
-        let (tensor, bytes) = (tensor.into(), Box::new(bytes));
-        Matrix { ty, rows, len, tensor, first_row, bytes, prepared: ggml::Prepared::new() }
+        let (tensor, bytes) = (tensor.into(), Arc::new(bytes));
+        Matrix { ty, rows, len, tensor, first_row, bytes, offset: 0, prepared: ggml::Prepared::new() }
     }
 
     /// The rows as they lie in the file.
     pub fn bytes(&self) -> &[u8] {
-        (*self.bytes).as_ref()
+        (*self.bytes).as_ref().get(self.offset..).unwrap_or_default()
+    }
+
+    /// Some of the rows.
+    pub fn window(&self, rows: Range<usize>) -> Self {
+        let offset = self.offset + rows.start * self.ty.row_bytes(self.len).unwrap_or(0);
+        let (tensor, bytes, prepared) = (self.tensor.clone(), self.bytes.clone(), ggml::Prepared::new());
+        let first_row = self.first_row + rows.start;
+        Matrix { ty: self.ty, rows: rows.len(), len: self.len, tensor, first_row, bytes, offset, prepared }
     }
 }
 

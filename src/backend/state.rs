@@ -53,6 +53,12 @@ impl States {
         self.layers.values_mut().for_each(|kept| kept.retain(|(at, _)| *at <= len));
     }
 
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        self.layers.values().flatten().map(|(_, state)| state.len() * size_of::<f32>()).sum()
+    }
+
     /// From which position, at most `len`, all layers can go on.
     pub fn resume(&self, len: usize) -> usize {
         let mut position = len;

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use gristmill::eval;
 use gristmill::generate::{CancelHandle, GenerateOptions, SamplerOptions, StepperOptions};
 use gristmill::text::TokenizerOptions;
-use gristmill::{BackendKind, CacheType, CacheTypes, Model};
+use gristmill::{BackendKind, CacheType, CacheTypes, Level, Model};
 
 use super::Done;
 use super::failure::Failure;
@@ -17,19 +17,27 @@ use super::output::note;
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Threads that work at a time [default: fast physical cores that may be used]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Threads that work at a time [default: fast physical cores that may be used] (`bench` takes several: 1,2)
+    #[arg(long = "threads", global = true, value_name = "N", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    all_threads: Vec<u16>,
+    /// The one number of threads, where one is given.
+    #[arg(skip)]
     pub threads: Option<u16>,
     /// Instruction set; results do not depend on it [default: auto, the fastest here]
     #[arg(long, global = true, value_name = "NAME",
-          value_parser = PossibleValuesParser::new(gristmill::Level::NAMES.iter().copied().chain(["auto"])))]
+          value_parser = PossibleValuesParser::new(Level::NAMES.iter().copied().chain(["auto"])))]
     pub isa: Option<String>,
     /// What computes; ggml multiplies matrices by ggml, to compare with (`bench` takes several: cpu,ggml)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', default_value = "cpu",
           value_parser = PossibleValuesParser::new(["cpu", "ggml", "metal"]))]
     backend: Vec<String>,
-    /// The most tokens of a sequence [default: what the model was trained for; to measure over a text 512]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// The most tokens of a sequence [default: what the model was trained for; to measure over a text 512] (`advise` takes several: 4096,32768)
+    #[arg(long = "ctx", global = true, value_name = "N", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    all_ctx: Vec<u32>,
+    /// The one length, where one is given.
+    #[arg(skip)]
     pub ctx: Option<u32>,
     /// Form in which keys and values are kept: f32, f16, bf16, q8_0, q4_0 [default: f16; for logits and embeddings f32]
     #[arg(long, global = true, value_name = "TYPE", visible_alias = "cache-type", value_parser = cache_type)]
@@ -54,6 +62,43 @@ fn cache_type(name: &str) -> Result<CacheType, String> {
 }
 
 impl Common {
+    /// Takes the one number of threads and the one length of context, and refuses more of them where the command does not
+    /// take several.
+    pub fn settle(&mut self, several_threads: bool, several_contexts: bool) -> Done {
+        let refused = |flag: &str, found: usize, who: &str| {
+            Err(Failure::Usage(format!("{flag}: expected one number, found {found}; `{who}` takes several")))
+        };
+        match (self.all_threads.len(), self.all_ctx.len()) {
+            (found @ 2.., _) if !several_threads => return refused("--threads", found, "bench"),
+            (_, found @ 2..) if !several_contexts => return refused("--ctx", found, "advise"),
+            _ => (),
+        }
+        self.threads = self.all_threads.first().copied();
+        self.ctx = self.all_ctx.first().copied();
+        Ok(())
+    }
+
+    /// The lengths of context that are asked for.
+    pub fn contexts(&self) -> Vec<usize> {
+        self.all_ctx.iter().map(|&ctx| ctx as usize).collect()
+    }
+
+    /// The instruction set that is asked for; `None` for the fastest.
+    pub fn level(&self) -> Done<Option<Level>> {
+        let Some(name) = self.isa.as_deref().filter(|&name| name != "auto") else { return Ok(None) };
+        let available = || Level::available().map(Level::name).collect();
+        let absent = || gristmill::Error::LevelAbsent { asked: name.to_owned(), available: available() };
+        Ok(Some(Level::named(name).ok_or_else(absent)?))
+    }
+
+    /// The numbers of threads to compare; `None` for the usual one.
+    pub fn thread_counts(&self) -> Vec<Option<u16>> {
+        match self.all_threads.as_slice() {
+            [] => vec![None],
+            counts => counts.iter().copied().map(Some).collect(),
+        }
+    }
+
     /// The backends to compare.
     pub fn backends(&self) -> Done<Vec<BackendKind>> {
         Ok(self.backend.iter().map(|name| BackendKind::named(name)).collect::<Result<_, _>>()?)

@@ -308,7 +308,7 @@ fn text<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a str> {
     metadata.str(key).ok().flatten()
 }
 
-fn cache_name(types: CacheTypes) -> String {
+pub fn cache_name(types: CacheTypes) -> String {
     match types {
         CacheTypes { keys, values } if keys == values => keys.to_string(),
         CacheTypes { keys, values } => format!("{keys} and {values}"),

@@ -1,10 +1,12 @@
 //! The commands of `grist`: one file each. Standard output carries what was asked for and nothing else.
 #![forbid(unsafe_code)]
 
+mod advise;
 mod args;
 mod bench;
 mod chat;
 mod choices;
+mod doctor;
 mod embed;
 mod failure;
 mod generate;
@@ -19,6 +21,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod quantize;
+mod report;
 mod template;
 mod tokenize;
 
@@ -53,12 +56,15 @@ enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Inspect(inspect::Inspect),
+    Advise(advise::Advise),
     Tokenize(tokenize::Tokenize),
     Template(template::Template),
     Logits(logits::Logits),
     Embed(embed::Embed),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
+    Doctor(doctor::Doctor),
+    Report(report::Report),
     Imatrix(imatrix::Imatrix),
     Perplexity(perplexity::Perplexity),
     Choices(choices::Choices),
@@ -66,24 +72,29 @@ enum Command {
 
 /// Reads the command line and obeys it. Ends with 0, with 1 for errors, 2 for a wrong command line, 130 after Ctrl-C.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     if cli.common.verbose {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
             .init();
     }
+    let several_threads = matches!(cli.command, Command::Bench(_));
+    let settled = cli.common.settle(several_threads, matches!(cli.command, Command::Advise(_)));
     let common = &cli.common;
-    let done = common.backends().and_then(|_| match cli.command {
+    let done = settled.and_then(|()| common.backends()).and_then(|_| match cli.command {
         Command::Generate(args) => generate::run(args, common),
         Command::Chat(args) => chat::run(args, common),
         Command::Inspect(args) => inspect::run(&args, common),
+        Command::Advise(args) => advise::run(&args, common),
         Command::Tokenize(args) => tokenize::run(&args, common),
         Command::Template(args) => template::run(args, common),
         Command::Logits(args) => logits::run(&args, common),
         Command::Embed(args) => embed::run(&args, common),
         Command::Bench(args) => bench::run(&args, common),
         Command::Quantize(args) => quantize::run(&args, common),
+        Command::Doctor(args) => doctor::run(&args, common),
+        Command::Report(args) => report::run(&args, common),
         Command::Imatrix(args) => imatrix::run(&args, common),
         Command::Perplexity(args) => perplexity::run(&args, common),
         Command::Choices(args) => choices::run(&args, common),

@@ -51,13 +51,13 @@ impl<'a> Source<'a> {
 
     /// The model, ready to run.
     pub fn model(self, common: &Common) -> Done<Model> {
-        self.model_on(common.backend()?, common)
+        self.model_with(common.backend()?, common.threads, common)
     }
 
-    /// The model on a backend, ready to run.
-    pub fn model_on(self, backend: BackendKind, common: &Common) -> Done<Model> {
+    /// The model on a backend with so many threads, ready to run.
+    pub fn model_with(self, backend: BackendKind, threads: Option<u16>, common: &Common) -> Done<Model> {
         let mut options = ModelOptions::default().backend(backend);
-        if let Some(threads) = common.threads {
+        if let Some(threads) = threads {
             options = options.threads(threads.into());
         }
         if let Some(isa) = &common.isa {

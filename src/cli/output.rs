@@ -140,6 +140,34 @@ impl Drop for Part {
     }
 }
 
+/// A table in Markdown, whose first row is its head and whose columns are as wide as their widest cell; behind the rows after
+/// the head stand their remarks, where there are some.
+pub fn table(rows: &[Vec<String>], remarks: &[&str], out: &mut Out) -> Done {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let remarks = std::iter::once(&"").chain(remarks).chain(std::iter::repeat(&""));
+    for (number, (row, remark)) in rows.iter().zip(remarks).enumerate() {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 => format!("{cell:width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let cells = cells.collect::<Vec<_>>().join(" | ");
+        let gap = if remark.is_empty() { "" } else { " " };
+        out.line(format_args!("| {cells} |{gap}{remark}"))?;
+        if number == 0 {
+            let rules = widths.iter().enumerate().map(|(column, &width)| match column {
+                0 => "-".repeat(width + 2),
+                _ => format!("{}:", "-".repeat(width + 1)),
+            });
+            out.line(format_args!("|{}|", rules.collect::<Vec<_>>().join("|")))?;
+        }
+    }
+    Ok(())
+}
+
 /// Bytes for people: `4.7 MiB`.
 pub fn size(bytes: u64) -> String {
     let mut amount = bytes as f64;

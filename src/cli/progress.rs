@@ -62,6 +62,28 @@ impl Estimating {
     }
 }
 
+/// A bar over steps that follow each other, each of parts of its own.
+pub struct Steps(Bar);
+
+impl Steps {
+    /// Before the first step.
+    pub fn new() -> Self {
+        if !stderr().is_terminal() {
+            return Steps(Bar(ProgressBar::hidden()));
+        }
+        let style = ProgressStyle::with_template("{msg} {bar:30} {pos} of {len}");
+        Steps(Bar(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))))
+    }
+
+    /// Which step is at hand, of what, and how far it is.
+    pub fn at(&self, step: &str, of: &str, done: usize, total: usize) {
+        let Steps(Bar(bar)) = self;
+        bar.set_message(format!("{of}: {step}"));
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    }
+}
+
 /// A bar that vanishes when it is dropped.
 pub struct Bar(ProgressBar);
 

@@ -85,7 +85,7 @@ fn tensor_type(pair: &str) -> Result<(String, GgmlType), String> {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.strip_suffix(['M', 'm']) {
         Some(number) => (number, 1_000_000),
         None => (text.strip_suffix(['G', 'g']).unwrap_or_default(), 1_000_000_000),
@@ -138,7 +138,7 @@ impl Quantize {
         if let Some(threads) = common.threads {
             options = options.threads(threads.into());
         }
-        if let Some(level) = common.isa.as_deref().and_then(gristmill::Level::named) {
+        if let Some(level) = common.level()? {
             options = options.level(level);
         }
         Ok(options)
@@ -146,12 +146,6 @@ impl Quantize {
 }
 
 pub fn run(args: &Quantize, common: &Common) -> Done {
-    if let Some(name) = common.isa.as_deref().filter(|&name| name != "auto")
-        && gristmill::Level::named(name).is_none()
-    {
-        let available = gristmill::Level::available().map(|level| level.name()).collect();
-        return Err(gristmill::Error::LevelAbsent { asked: name.to_owned(), available }.into());
-    }
     let options = args.options(common)?;
     let plan = plan(&ModelFile::open(&args.input)?, &options)?;
     if plan.requantized > 0 && !args.allow_requantize {

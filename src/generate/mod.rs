@@ -14,4 +14,5 @@ mod stepper;
 pub use chat::{Chat, ChatOptions, Evidence, Outcome, Overflow, PromptPlan, Reply};
 pub use generation::{Finish, GenerateOptions, Generation, Step};
 pub use sampler::{Sampler, SamplerOptions, log_softmax, logprob};
+pub(crate) use stepper::{BATCH, cache_bytes};
 pub use stepper::{CancelHandle, Stepper, StepperOptions};

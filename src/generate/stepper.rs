@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::cpu::Workspace;
 use crate::backend::{Cache, CacheTypes, KEPT_STATES};
-use crate::model::Model;
 use crate::model::pass::Pass;
+use crate::model::{Model, Network};
 use crate::{Error, Result};
 
 /// Tokens fed in one pass where nothing is said.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// How a sequence is kept and fed. Start from [`StepperOptions::default`].
 #[derive(Clone, Debug)]
@@ -145,13 +145,14 @@ impl Model {
 
     /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
     pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
-        self.cache_bytes_of(types.into(), tokens, BATCH)
+        cache_bytes(self.network(), types.into(), tokens, BATCH)
     }
+}
 
-    fn cache_bytes_of(&self, types: CacheTypes, tokens: usize, batch: usize) -> usize {
-        let states = self.network().state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
-        Cache::bytes(types, &self.network().cache_layers(), tokens, batch).saturating_add(states)
-    }
+/// Bytes that the keys, values and states of a sequence of so many tokens take at most, fed `batch` at a time.
+pub(crate) fn cache_bytes(network: &dyn Network, types: CacheTypes, tokens: usize, batch: usize) -> usize {
+    let states = network.state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
+    Cache::bytes(types, &network.cache_layers(), tokens, batch).saturating_add(states)
 }
 
 impl Stepper {
@@ -188,7 +189,7 @@ impl Stepper {
 
     /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        self.model.cache_bytes_of(self.options.cache, tokens, self.options.batch)
+        cache_bytes(self.model.network(), self.options.cache, tokens, self.options.batch)
     }
 
     /// A handle that stops this stepper's work from elsewhere.
@@ -285,6 +286,18 @@ impl Stepper {
             work: Workspace::default(),
             cancel: CancelHandle::default(),
         }
+    }
+
+    /// Bytes of keys, values and states that are held.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.cache.held_bytes()
+    }
+
+    /// Bytes that passes worked in, and the logits.
+    #[cfg(test)]
+    pub(crate) fn working_bytes(&self) -> usize {
+        self.work.bytes() + self.logits.len() * size_of::<f32>()
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {

@@ -27,6 +27,7 @@ use crate::{Error, Result};
 pub struct OpenOptions {
     copy: bool,
     populate: bool,
+    incomplete: bool,
 }
 
 impl OpenOptions {
@@ -47,6 +48,13 @@ impl OpenOptions {
     /// Where the system cannot do it, nothing happens.
     pub fn populate(mut self, populate: bool) -> Self {
         self.populate = populate;
+        self
+    }
+
+    /// Takes files whose end is not there yet, as while they are fetched: the header must be whole. Tensors that are not there
+    /// are described by [`ModelFile::infos`]; a model cannot run on them.
+    pub fn incomplete(mut self, incomplete: bool) -> Self {
+        self.incomplete = incomplete;
         self
     }
 
@@ -83,7 +91,7 @@ impl OpenOptions {
 
     fn part(&self, path: &Path) -> Result<Part> {
         let bytes = self.bytes(path)?;
-        Part::parse(bytes, Some(path)).map_err(|error| error.in_file(path))
+        Part::parse(bytes, Some(path), self.incomplete).map_err(|error| error.in_file(path))
     }
 
     fn bytes(&self, path: &Path) -> Result<FileBytes> {
@@ -199,8 +207,8 @@ struct Part {
 
 impl Part {
     /// Parses `bytes`; those of a big-endian file are copied and their tensors made little-endian.
-    fn parse(mut bytes: FileBytes, path: Option<&Path>) -> Result<Self> {
-        let gguf = Gguf::parse(&bytes)?;
+    fn parse(mut bytes: FileBytes, path: Option<&Path>, incomplete: bool) -> Result<Self> {
+        let gguf = if incomplete { Gguf::parse_header(&bytes)? } else { Gguf::parse(&bytes)? };
         if gguf.byte_order == ByteOrder::Big {
             let mut swapped = match bytes.0 {
                 Backing::Owned(bytes) => bytes,
@@ -283,7 +291,8 @@ impl ModelFile {
     /// Those of [`Gguf::parse`]; [`Error::SplitMismatch`] and others where the parts do not belong together;
     /// [`Error::NotGguf`] where there are none.
     pub fn from_all_bytes(parts: impl IntoIterator<Item = FileBytes>) -> Result<Self> {
-        let parts: Result<Vec<Part>> = parts.into_iter().map(|bytes| Part::parse(bytes, None)).collect();
+        let parts: Result<Vec<Part>> =
+            parts.into_iter().map(|bytes| Part::parse(bytes, None, false)).collect();
         Self::from_parts(parts?)
     }
 
@@ -369,6 +378,24 @@ impl ModelFile {
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let &(part, index) = self.0.index.get(name)?;
         self.at(part, index)
+    }
+
+    /// The descriptions of the tensors of all parts, those of an [incomplete](OpenOptions::incomplete) file that are not there
+    /// among them.
+    pub fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.0.parts.iter().flat_map(|part| &part.gguf.tensors)
+    }
+
+    /// The description of the tensor called `name`, whether or not its bytes are there.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        let &(part, index) = self.0.index.get(name)?;
+        self.0.parts.get(part)?.gguf.tensors.get(index)
+    }
+
+    /// Bytes of an [incomplete](OpenOptions::incomplete) file that are not there yet.
+    pub fn missing_bytes(&self) -> u64 {
+        let missing = |part: &Part| part.gguf.file_len().saturating_sub(part.bytes.len() as u64);
+        self.0.parts.iter().map(missing).fold(0, u64::saturating_add)
     }
 
     /// The tensor called `name`, with a share in the file, to be kept.

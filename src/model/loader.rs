@@ -1,11 +1,15 @@
 //! What an architecture reads a model from: parameters by their short names, tensors with the shapes they must have.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use gristmill_kernels::product;
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 
+use super::outline::StandIn;
 use crate::backend::{Matrix, Norm};
-use crate::gguf::{Array, Metadata, Value};
+use crate::gguf::{Array, Metadata, TensorInfo, Value};
 use crate::model::file::{ModelFile, TensorHandle};
 use crate::{Error, Result};
 
@@ -16,6 +20,10 @@ const LARGEST: usize = 1 << 28;
 pub(crate) struct Loader<'a> {
     file: &'a ModelFile,
     arch: &'a str,
+    /// The tensors that were read.
+    read: RefCell<HashSet<String>>,
+    /// What stands in for the weights.
+    stand_in: Option<StandIn>,
 }
 
 /// Some rows of a tensor, with a share in the file.
@@ -33,7 +41,19 @@ impl AsRef<[u8]> for Rows {
 
 impl<'a> Loader<'a> {
     pub fn new(file: &'a ModelFile, arch: &'a str) -> Self {
-        Loader { file, arch }
+        Loader { file, arch, read: RefCell::default(), stand_in: None }
+    }
+
+    /// Reads parameters and shapes from the file, but no weights.
+    pub fn without_weights(file: &'a ModelFile, arch: &'a str, stand_in: StandIn) -> Self {
+        Loader { stand_in: Some(stand_in), ..Loader::new(file, arch) }
+    }
+
+    /// The tensors of the file that nobody has read, in the file's order.
+    pub fn unread(&self) -> Vec<String> {
+        let read = self.read.borrow();
+        let names = self.file.tensors().map(|tensor| &tensor.info.name);
+        names.filter(|name| !read.contains(*name)).cloned().collect()
     }
 
     pub fn metadata(&self) -> &'a Metadata {
@@ -204,18 +224,21 @@ impl<'a> Loader<'a> {
 
     /// The weights of the tensor `name`, where it is there.
     pub fn len(&self, name: &str) -> Option<usize> {
-        self.file.tensor(name).map(|tensor| tensor.info.shape().iter().product())
+        self.file.info(name).map(|info| info.shape().iter().product())
     }
 
     /// Whether the model has a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.file.tensor(name).is_some()
+        self.file.info(name).is_some()
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorHandle> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorHandle, &'a TensorInfo)> {
         let missing = || self.missing(name.to_owned());
         let handle = self.file.handle(name).ok_or_else(missing)?;
-        let info = handle.view().ok_or_else(missing)?.info;
+        let info = self.file.info(name).ok_or_else(missing)?;
+        if self.stand_in.is_none() {
+            handle.view().ok_or_else(missing)?;
+        }
         if !same_shape(info.shape(), shape) {
             let expected = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
             return Err(Error::TensorShape { tensor: name.to_owned(), expected, found: info.shape_text() });
@@ -223,7 +246,24 @@ impl<'a> Loader<'a> {
         if product::form(info.ty).is_none() {
             return Err(Error::TensorType { tensor: name.to_owned(), ty: info.ty });
         }
-        Ok(handle)
+        self.read.borrow_mut().insert(name.to_owned());
+        Ok((handle, info))
+    }
+
+    /// Rows of the tensor `name` as a matrix, from its row `first_row` on.
+    fn rows(
+        &self,
+        (name, first_row): (&str, usize),
+        ty: GgmlType,
+        rows: usize,
+        len: usize,
+        from: Rows,
+    ) -> Matrix {
+        let place = (name, first_row);
+        match &self.stand_in {
+            None => Matrix::new(place, ty, rows, len, from),
+            Some(stand_in) => Matrix::new(place, ty, rows, len, stand_in.bytes(from.bytes.len())),
+        }
     }
 
     /// The matrix `name`, which must have `rows` rows (outputs) of `len` weights (inputs).
@@ -239,37 +279,43 @@ impl<'a> Loader<'a> {
         len: usize,
         rows: std::ops::Range<usize>,
     ) -> Result<Matrix> {
-        let tensor = self.tensor(name, &[len, all])?;
-        let ty = tensor.view().map_or(GgmlType::F32, |view| view.info.ty);
+        let (tensor, &TensorInfo { ty, .. }) = self.tensor(name, &[len, all])?;
         let row_bytes = ty.row_bytes(len).unwrap_or(0);
         let bytes = rows.start * row_bytes..rows.end * row_bytes;
-        Ok(Matrix::new((name, rows.start), ty, rows.len(), len, Rows { tensor, bytes }))
+        Ok(self.rows((name, rows.start), ty, rows.len(), len, Rows { tensor, bytes }))
     }
 
     /// The number of tokens: the rows of the embedding `name`.
     pub fn vocabulary(&self, name: &str) -> Result<usize> {
-        let info = self.file.tensor(name).ok_or_else(|| self.missing(name.to_owned()))?.info;
+        let info = self.file.info(name).ok_or_else(|| self.missing(name.to_owned()))?;
         Ok(info.rows())
     }
 
     /// The matrices of `experts` experts, `name` `[experts, rows, len]`, one below the other.
     pub fn experts(&self, name: &str, experts: usize, rows: usize, len: usize) -> Result<Matrix> {
-        let tensor = self.tensor(name, &[len, rows, experts])?;
-        let (ty, bytes) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
-        Ok(Matrix::new((name, 0), ty, rows * experts, len, Rows { tensor, bytes: 0..bytes }))
+        let (tensor, info) = self.tensor(name, &[len, rows, experts])?;
+        let bytes = 0..usize::try_from(info.bytes()).unwrap_or(usize::MAX);
+        Ok(self.rows((name, 0), info.ty, rows * experts, len, Rows { tensor, bytes }))
     }
 
     /// One of `count` matrices in the tensor `name` `[count, rows, len]`.
     pub fn nth_matrix(&self, name: &str, count: usize, n: usize, rows: usize, len: usize) -> Result<Matrix> {
-        let tensor = self.tensor(name, &[len, rows, count])?;
-        let (ty, all) = tensor.view().map_or((GgmlType::F32, 0), |view| (view.info.ty, view.bytes.len()));
-        let bytes = all / count.max(1);
-        let place = n * bytes..(n + 1) * bytes;
-        Ok(Matrix::new((name, n * rows), ty, rows, len, Rows { tensor, bytes: place }))
+        let (tensor, info) = self.tensor(name, &[len, rows, count])?;
+        let bytes = usize::try_from(info.bytes()).unwrap_or(usize::MAX) / count.max(1);
+        Ok(self.rows(
+            (name, n * rows),
+            info.ty,
+            rows,
+            len,
+            Rows { tensor, bytes: n * bytes..(n + 1) * bytes },
+        ))
     }
 
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, shape)?;
+        let (tensor, _) = self.tensor(name, shape)?;
+        if let Some(stand_in) = &self.stand_in {
+            return stand_in.floats(shape.iter().product());
+        }
         let mut floats = vec![0.0; shape.iter().product()];
         let view = tensor.view().ok_or(Error::Internal { what: "a tensor that is gone" })?;
         dequantize_row(view.info.ty, view.bytes, &mut floats)
@@ -284,7 +330,7 @@ impl<'a> Loader<'a> {
 
     /// The tensor `name` of any shape with `len` floats.
     pub fn vector_of(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let shape = self.file.tensor(name).map(|tensor| tensor.info.shape().to_vec());
+        let shape = self.file.info(name).map(|info| info.shape().to_vec());
         let shape = shape.filter(|shape| shape.iter().product::<usize>() == len);
         self.floats(name, shape.as_deref().unwrap_or(&[len]))
     }

@@ -50,6 +50,7 @@ mod nemotron_h;
 mod nomic_bert;
 mod olmo2;
 mod olmoe;
+pub(crate) mod outline;
 pub(crate) mod pass;
 mod phi2;
 mod phi3;
@@ -92,6 +93,34 @@ pub struct Architecture {
     /// Whose logits it agrees with, on tiny models with random weights.
     pub checked: &'static str,
     load: fn(&Loader<'_>) -> Result<Box<dyn Network>>,
+}
+
+impl Architecture {
+    /// The architecture that a file names.
+    fn of(file: &ModelFile) -> Result<&'static Self> {
+        let name: &str = file.metadata().require("general.architecture")?;
+        ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
+            Error::UnsupportedArchitecture {
+                found: name.to_owned(),
+                known: ARCHITECTURES.iter().map(|architecture| architecture.name).collect(),
+            }
+        })
+    }
+
+    /// The network that `loader` reads.
+    fn network(&self, loader: &Loader<'_>) -> Result<Box<dyn Network>> {
+        let network = (self.load)(loader)?;
+        if !loader.causal()? && !network.is_encoder() {
+            return Err(loader.unsupported("attention to the tokens behind".to_owned()));
+        }
+        Ok(network)
+    }
+
+    /// The context that a model of this architecture was trained for, in tokens, as its metadata say.
+    pub(crate) fn trained_context(&self, metadata: &Metadata) -> Option<usize> {
+        let context = metadata.u32(&format!("{}.context_length", self.name)).ok().flatten();
+        context.filter(|&context| context > 0).map(|context| context as usize)
+    }
 }
 
 const TRANSFORMERS_4: &str = "transformers 4.57.6";
@@ -369,7 +398,11 @@ impl ModelOptions {
         self.build(ModelFile::from_bytes(bytes)?)
     }
 
-    fn build(self, file: ModelFile) -> Result<Model> {
+    /// Takes a file that is open already.
+    ///
+    /// # Errors
+    /// Those of [`ModelOptions::open`].
+    pub fn build(self, file: ModelFile) -> Result<Model> {
         let level = match self.level.as_deref() {
             None | Some("auto") => Level::detect(),
             Some(name) => Level::named(name).ok_or_else(|| Error::LevelAbsent {
@@ -377,30 +410,22 @@ impl ModelOptions {
                 available: Level::available().map(Level::name).collect(),
             })?,
         };
-        let name: &str = file.metadata().require("general.architecture")?;
-        let architecture =
-            ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
-                Error::UnsupportedArchitecture {
-                    found: name.to_owned(),
-                    known: ARCHITECTURES.iter().map(|architecture| architecture.name).collect(),
-                }
-            })?;
+        let architecture = Architecture::of(&file)?;
         let loader = Loader::new(&file, architecture.name);
-        let network = (architecture.load)(&loader)?;
-        if !loader.causal()? && !network.is_encoder() {
-            return Err(loader.unsupported("attention to the tokens behind".to_owned()));
-        }
+        let network = architecture.network(&loader)?;
+        let unused = loader.unread();
         let threads = Threads::new(self.threads.unwrap_or_else(cores::default_count))?;
         let engine = Engine::new(self.backend, threads.count())?;
         tracing::debug!(
-            architecture = name,
+            architecture = architecture.name,
             %level,
             threads = threads.count(),
             backend = engine.kind().name(),
             "loaded a model"
         );
         let tokenizer = (self.tokenizer, OnceLock::new());
-        let model = Model(Arc::new(Inner { file, architecture, network, level, engine, threads, tokenizer }));
+        let model =
+            Model(Arc::new(Inner { file, architecture, network, unused, level, engine, threads, tokenizer }));
         if self.backend == BackendKind::Ggml {
             model.feed_one()?;
         }
@@ -419,6 +444,7 @@ struct Inner {
     file: ModelFile,
     architecture: &'static Architecture,
     network: Box<dyn Network>,
+    unused: Vec<String>,
     level: Level,
     engine: Engine,
     threads: Threads,
@@ -449,6 +475,11 @@ impl Model {
         &self.0.file
     }
 
+    /// The tensors of the file that the architecture has no use for, in the file's order.
+    pub fn unused_tensors(&self) -> &[String] {
+        &self.0.unused
+    }
+
     /// The model's metadata.
     pub fn metadata(&self) -> &Metadata {
         self.0.file.metadata()
@@ -471,13 +502,7 @@ impl Model {
 
     /// The context that the model was trained for, in tokens, as its metadata say.
     pub fn trained_context(&self) -> Option<usize> {
-        let key = format!("{}.context_length", self.0.architecture.name);
-        self.metadata()
-            .u32(&key)
-            .ok()
-            .flatten()
-            .filter(|&context| context > 0)
-            .map(|context| context as usize)
+        self.0.architecture.trained_context(self.metadata())
     }
 
     /// The model's tokenizer.

@@ -15,17 +15,35 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["error", "gguf", "text", "backend", "model"]),
     ("embed", &["error", "text", "backend", "model", "generate"]),
     ("quantize", &["error", "gguf", "backend", "model"]),
-    ("eval", &["error", "text", "backend", "model", "generate", "quantize"]),
+    ("speed", &["error", "backend", "model", "generate"]),
+    ("eval", &["error", "backend", "model", "generate", "text", "quantize"]),
+    ("doctor", &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed"]),
+    (
+        "report",
+        &["error", "gguf", "text", "backend", "model", "generate", "quantize", "speed", "eval", "doctor"],
+    ),
+    ("advise", &["error", "gguf", "backend", "model", "generate", "speed"]),
     ("ggml", &["error", "gguf"]),
     // The crate's root joins the modules; the program beside it reaches the crate only as others do.
-    ("lib", &["error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "eval", "ggml"]),
+    (
+        "lib",
+        &[
+            "error", "gguf", "text", "backend", "model", "generate", "embed", "quantize", "speed", "eval",
+            "doctor", "advise", "report", "ggml",
+        ],
+    ),
     ("main", &["cli"]),
     ("cli", &[]),
 ];
 
 /// What the root re-exports, by the module that it comes from.
-const REEXPORTS: &[(&str, &str)] =
-    &[("Error", "error"), ("Result", "error"), ("CacheType", "backend"), ("Model", "model")];
+const REEXPORTS: &[(&str, &str)] = &[
+    ("Error", "error"),
+    ("Result", "error"),
+    ("CacheType", "backend"),
+    ("CacheTypes", "backend"),
+    ("Model", "model"),
+];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

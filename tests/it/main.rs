@@ -13,11 +13,14 @@
 )]
 
 #[cfg(feature = "cli")]
+mod advise;
+#[cfg(feature = "cli")]
 mod bench;
 mod cache;
 mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+mod doctor;
 mod embeddings;
 mod eval;
 mod formats;
@@ -30,6 +33,7 @@ mod memory;
 mod models;
 mod peers;
 mod quantize;
+mod report;
 mod sampler;
 mod templates;
 mod tokenizers;

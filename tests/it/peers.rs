@@ -1,9 +1,7 @@
-//! What `benches/peers` reads from the programs that it runs.
+//! What is read from the programs that measure models.
 
-#[path = "../../benches/peers/readings.rs"]
-mod readings;
-
-use readings::{Reading, ferrox, grist, llama_bench, median_and_spread, name};
+use gristmill::speed::Test;
+use gristmill::speed::readings::{Reading, ferrox, grist, llama_bench, name};
 
 fn reading(test: &str, rates: &[f64], about: &str) -> Reading {
     Reading { test: test.to_owned(), rates: rates.to_vec(), about: about.to_owned() }
@@ -80,12 +78,6 @@ fn tests_are_named_alike_by_all() {
     assert_eq!(name(512, 0, 0), "pp512");
     assert_eq!(name(0, 64, 4096), "tg64 @ d4096");
     assert_eq!(name(512, 64, 0), "pp512+tg64");
-}
-
-#[test]
-fn the_median_is_in_the_middle_and_the_spread_a_part_of_it() {
-    assert_eq!(median_and_spread(&[]), None);
-    assert_eq!(median_and_spread(&[2.0]), Some((2.0, 0.0)));
-    assert_eq!(median_and_spread(&[3.0, 1.0, 2.0]), Some((2.0, 1.0)));
-    assert_eq!(median_and_spread(&[1.0, 3.0, 2.0, 6.0]), Some((2.5, 2.0)));
+    assert_eq!(Test::prompt(512).to_string(), "pp512");
+    assert_eq!(Test::generate(64).at_depth(4096).to_string(), "tg64 @ d4096");
 }

@@ -34,6 +34,22 @@ pub(crate) struct Workspace {
     scratch: Vec<Mutex<Vec<f32>>>,
 }
 
+impl Workspace {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let floats = |data: &Vec<f32>| data.capacity() * size_of::<f32>();
+        let slots: usize = self.slots.iter().map(floats).sum();
+        let scratch =
+            self.scratch.iter().map(|data| floats(&data.lock().unwrap_or_else(PoisonError::into_inner)));
+        let Quantized { codes, scales, sums, .. } = &self.quantized;
+        slots
+            + scratch.sum::<usize>()
+            + codes.capacity()
+            + floats(scales)
+            + sums.capacity() * size_of::<i32>()
+    }
+}
+
 /// The quantized form of the activations that were multiplied last.
 #[derive(Default)]
 struct Quantized {
@@ -72,6 +88,11 @@ impl<'a> Cpu<'a> {
         if let Some(observer) = self.observer {
             observer(Product { weights, experts, inputs: self.read(x) });
         }
+    }
+
+    /// How many threads work at a time.
+    pub fn threads(&self) -> usize {
+        self.team.count()
     }
 
     /// A new matrix and its numbers, whatever they are: the caller writes all of them.

@@ -4,11 +4,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gristmill::advise::Advisor;
 use gristmill::generate::{
     Chat, ChatOptions, Finish, GenerateOptions, Generation, Overflow, Reply, Sampler, SamplerOptions,
     Stepper, StepperOptions,
 };
 use gristmill::model::ModelOptions;
+use gristmill::speed::{Cost, Options, Test};
 use gristmill::text::Tokenizer;
 use gristmill::{CacheType, Error, Model};
 use serde_json::json;
@@ -116,6 +118,28 @@ fn contexts_of_any_length_are_given_or_refused() {
     let mut stepper = stepper(&gpt2);
     stepper.feed(&tokens(128)).unwrap();
     assert!(matches!(stepper.feed(&[0]), Err(Error::ContextFull { needed: 129, context: 128 })));
+}
+
+#[test]
+fn advice_is_given_whatever_is_asked() {
+    const MOST: usize = usize::MAX;
+    for name in SMALL {
+        let advisor = Advisor::open(models::path(name)).unwrap().threads(1);
+        for batch in [None, Some(0), Some(1), Some(MOST)] {
+            let options = Options { batch, ..Options::default() };
+            let none = advisor.memory(0, &options).unwrap();
+            assert_eq!(none.cache, 0);
+            let most = advisor.memory(MOST, &options).unwrap();
+            assert_eq!((most.cache, most.total()), (u64::MAX, u64::MAX), "{name}");
+            assert!(most.working >= none.working);
+            for (tokens, depth) in [(1, MOST), (MOST, 0), (MOST, MOST)] {
+                let cost = |test: Test| advisor.cost(test.at_depth(depth), &options).unwrap();
+                assert!(cost(Test::prompt(tokens)).floats > 0, "{name}");
+                assert!(cost(Test::generate(tokens)).bytes() > 0, "{name}");
+            }
+            assert_eq!(advisor.cost(Test::prompt(0), &options).unwrap(), Cost::default());
+        }
+    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Hostile files.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use gristmill::Error;
 use gristmill::generate::{ChatOptions, Sampler, SamplerOptions, StepperOptions};
 use gristmill::gguf::{Array, Gguf, Strings, Value};
 use gristmill::model::ModelOptions;
+use gristmill::model::file::ModelFile;
 use gristmill::text::EncodeOptions;
+use gristmill::{Error, doctor};
 use gristmill_kernels::quant::GgmlType;
 
 use crate::models::Parts;
@@ -109,6 +111,12 @@ enum Used {
 }
 
 fn use_file(file: Vec<u8>) -> Result<(), Used> {
+    if let Ok(file) = ModelFile::from_bytes(file.clone()) {
+        // Whatever is wrong is a finding.
+        let options = doctor::Options { threads: Some(1), ..doctor::Options::default() };
+        let examined = doctor::examine_file(&file, &options, |_| ControlFlow::Continue(()));
+        assert!(!examined.unwrap().findings.is_empty());
+    }
     let model = ModelOptions::default().threads(1).from_bytes(file).map_err(Used::Opening)?;
     let _ = model.evidence();
     if let Ok(tokenizer) = model.tokenizer() {

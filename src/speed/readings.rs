@@ -1,4 +1,5 @@
-//! What the contenders print, as numbers.
+//! What programs that measure models print, as numbers.
+#![forbid(unsafe_code)]
 
 use serde_json::Value as Json;
 
@@ -85,16 +86,6 @@ pub fn ferrox(text: &str) -> Result<Vec<Reading>, String> {
             })
         })
         .collect()
-}
-
-/// Median, and most less least as a part of it; none of no rates.
-pub fn median_and_spread(rates: &[f64]) -> Option<(f64, f64)> {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (least, most) = (sorted.first()?, sorted.last()?);
-    let (lower, upper) = (sorted.get((sorted.len() - 1) / 2)?, sorted.get(sorted.len() / 2)?);
-    let median = (lower + upper) / 2.0;
-    Some((median, (most - least) / median))
 }
 
 /// The list of a program that may have said something before it.
