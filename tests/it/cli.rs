@@ -511,13 +511,17 @@ fn perplexity_prints_what_the_library_measures() {
     assert!(printed.starts_with(&format!("perplexity           {}\n", found.perplexity)), "{printed}");
     let json = OsStr::new("--json");
     let compared = grist(args.into_iter().chain([json, OsStr::new("--reference"), model.as_os_str()])).ok();
+    // Read by hand, to the last bit: serde_json's numbers may be one off. The first of a name is the model's own.
+    let number = |name: &str| -> f64 {
+        let start = format!("\"{name}\": ");
+        let found = compared.lines().find_map(|line| line.trim().strip_prefix(&start)).unwrap();
+        found.trim_end_matches(',').parse().unwrap()
+    };
+    assert_eq!(number("perplexity"), found.perplexity.value);
+    assert_eq!(number("bits_per_byte_error"), found.bits_per_byte.error);
     let compared: Value = serde_json::from_str(&compared).unwrap();
-    assert_eq!(compared["perplexity"], found.perplexity.value);
-    assert_eq!(compared["bits_per_byte_error"], found.bits_per_byte.error);
-    assert_eq!(
-        (&compared["divergence"]["kl"]["max"], &compared["divergence"]["same_top"]),
-        (&0.0.into(), &1.0.into())
-    );
+    let compared = &compared["divergence"];
+    assert_eq!((&compared["kl"]["max"], &compared["same_top"]), (&0.0.into(), &1.0.into()));
 }
 
 #[test]
