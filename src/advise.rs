@@ -35,7 +35,7 @@ use crate::gguf::Metadata;
 use crate::model::Architecture;
 use crate::model::file::{ModelFile, OpenOptions};
 use crate::model::outline::Outline;
-use crate::speed::cost::{Shape, Walk, passes};
+use crate::speed::cost::{LARGEST, Shape, Walk, passes};
 use crate::speed::machine::memory;
 use crate::speed::{Cost, Options, Test};
 use crate::{Error, Result};
@@ -170,7 +170,7 @@ impl Advisor {
         let batch = options.batch.unwrap_or(BATCH).max(1);
         let threads = self.make_threads()?;
         let mut walk = Walk::new(network, self.level, &threads, Effort::Try, options.cache);
-        let largest = Test::prompt(batch.min(context).max(1));
+        let largest = Test::prompt(batch.min(context).clamp(1, LARGEST));
         let last = Test::generate(1).at_depth(context.saturating_sub(1));
         for (shape, _) in [largest, last].into_iter().flat_map(|test| passes(test, options)) {
             walk.pass(&shape)?;

@@ -56,7 +56,7 @@ pub(crate) struct Shape {
 /// Passes of a prompt, without its last, that are looked at; more are counted as those in their middle.
 const PASSES: usize = 8;
 /// Tokens of a pass at most; larger ones are counted as several.
-const LARGEST: usize = 1 << 14;
+pub(crate) const LARGEST: usize = 1 << 14;
 /// No sequence is deeper: sums of positions stay far from overflow.
 const DEEPEST: usize = 1 << 48;
 
