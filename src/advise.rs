@@ -23,18 +23,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gristmill_kernels::simd::Level;
 
 use crate::backend::cpu::cores;
 use crate::backend::cpu::threads::Threads;
-use crate::backend::gauge::Effort;
+use crate::backend::gauge::{Effort, median};
 use crate::generate::{BATCH, cache_bytes};
 use crate::gguf::Metadata;
 use crate::model::Architecture;
 use crate::model::file::{ModelFile, OpenOptions};
 use crate::model::outline::Outline;
-use crate::speed::cost::{Shape, Walk, passes};
+use crate::speed::cost::{LARGEST, Shape, Walk, passes};
 use crate::speed::machine::memory;
 use crate::speed::{Cost, Options, Test};
 use crate::{Error, Result};
@@ -45,8 +46,9 @@ const MEASURED: usize = 256 << 20;
 const UNMEASURED: usize = 4 << 20;
 /// Seconds of carrying operations out, about: with the walks between them a measurement takes some two.
 const SECONDS: f64 = 1.2;
-/// Walks through a pass: the first ones carry operations out.
+/// Walks through a pass at least, and seconds of further ones: passes of short operations are walked through often.
 const WALKS: usize = 5;
+const WALKING: f64 = 0.1;
 /// The longest row of a tensor, and the most of its rows, that a model is believed to have.
 const LONGEST: usize = 1 << 22;
 
@@ -168,7 +170,7 @@ impl Advisor {
         let batch = options.batch.unwrap_or(BATCH).max(1);
         let threads = self.make_threads()?;
         let mut walk = Walk::new(network, self.level, &threads, Effort::Try, options.cache);
-        let largest = Test::prompt(batch.min(context).max(1));
+        let largest = Test::prompt(batch.min(context).clamp(1, LARGEST));
         let last = Test::generate(1).at_depth(context.saturating_sub(1));
         for (shape, _) in [largest, last].into_iter().flat_map(|test| passes(test, options)) {
             walk.pass(&shape)?;
@@ -212,15 +214,13 @@ impl Advisor {
     }
 }
 
-/// The seconds of a pass: of the last walks through it, when operations are known best.
+/// The seconds of a pass: of its operations, and between them.
 fn pass_seconds(walk: &mut Walk<'_>, shape: &Shape) -> Result<f64> {
-    let mut seconds = Vec::new();
-    for _ in 0..WALKS {
-        seconds.push(walk.pass(shape)?);
+    let (mut between, began) = (Vec::new(), Instant::now());
+    while between.len() < WALKS || began.elapsed().as_secs_f64() < WALKING {
+        between.push(walk.pass(shape)?);
     }
-    // The operations' times are medians already; the code between them varies.
-    let last = seconds.split_off(WALKS / 2);
-    Ok(last.into_iter().fold(f64::INFINITY, f64::min))
+    Ok(walk.book.seconds() + median(&between))
 }
 
 #[cfg(test)]

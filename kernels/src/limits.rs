@@ -71,8 +71,8 @@ fn codes<I: Isa, const SUMS: usize>(isa: I, rounds: u64) -> u64 {
     for _ in 0..rounds {
         // Asked for anew in each round: the compiler does not know that it is always the same.
         let x = black_box([-1; 4]);
-        for i in 0..SUMS {
-            sums[i] = isa.add_products(sums[i], w, x);
+        for sum in &mut sums {
+            *sum = isa.add_products(*sum, w, x);
         }
     }
     for sum in sums {
@@ -100,8 +100,8 @@ fn floats<I: Isa, const SUMS: usize>(isa: I, rounds: u64) -> u64 {
     let mut sums = [isa.splat_row_floats(0.0); SUMS];
     for _ in 0..rounds {
         let b = isa.splat_row_floats(black_box(0.25));
-        for i in 0..SUMS {
-            sums[i] = isa.fma_row_floats(a, b, sums[i]);
+        for sum in &mut sums {
+            *sum = isa.fma_row_floats(a, b, *sum);
         }
     }
     for sum in sums {

@@ -30,9 +30,11 @@ const MULTIPLICATIONS: usize = 1 << 29;
 const BYTES: usize = 8 << 20;
 /// Multiplications of a product that is only tried.
 const TRIED: usize = 1 << 24;
-/// Times that an operation is carried out at least, and at most.
+/// Times that an operation is carried out at least, and enough of them; short ones are carried out more often, for so large a
+/// part of the seconds that may be spent.
 const LEAST: usize = 3;
-const MOST: usize = 9;
+const ENOUGH: usize = 9;
+const PART: f64 = 1.0 / 64.0;
 /// Outputs of a matrix that may be a router's: what is read of its results should differ from token to token.
 const ROUTER: usize = 1024;
 
@@ -78,6 +80,13 @@ pub(crate) enum Effort {
 /// An operation, as far as its time depends on it.
 type Kind = (&'static str, Option<GgmlType>, [usize; 6]);
 
+/// What is known of a kind: seconds of each time, and those that were spent on it.
+#[derive(Default)]
+struct Known {
+    times: Vec<f64>,
+    spent: f64,
+}
+
 /// What is known of operations, and the account of the pass at hand.
 pub(crate) struct Book {
     effort: Effort,
@@ -85,12 +94,13 @@ pub(crate) struct Book {
     /// Layers of the model.
     layers: usize,
     /// Seconds that each kind took.
-    known: HashMap<Kind, Vec<f64>>,
+    known: HashMap<Kind, Known>,
     /// Seconds spent on carrying out operations.
     spent: f64,
     /// Keys and values to attend at one depth: layers of a shape that take turns.
     kept: Vec<(LayerShape, Cache, usize)>,
-    depth: usize,
+    /// Where they end, and whether one token attends them or more.
+    place: (usize, bool),
     /// How often each kind occurred in the pass, and what all of it cost.
     counts: HashMap<Kind, usize>,
     cost: Cost,
@@ -107,7 +117,7 @@ impl Book {
             known: HashMap::new(),
             spent: 0.0,
             kept: Vec::new(),
-            depth: 0,
+            place: (0, false),
             counts: HashMap::new(),
             cost: Cost::default(),
             inside: 0.0,
@@ -126,16 +136,21 @@ impl Book {
         self.cost
     }
 
-    /// Seconds that the pass's operations take, and those that it spent in here.
-    pub fn seconds(&self) -> (f64, f64) {
+    /// Seconds that the pass's operations take.
+    pub fn seconds(&self) -> f64 {
         let time = |(kind, count): (&Kind, &usize)| {
-            self.known.get(kind).map_or(0.0, |times| median(times) * *count as f64)
+            self.known.get(kind).map_or(0.0, |known| median(&known.times) * *count as f64)
         };
-        (self.counts.iter().map(time).sum(), self.inside)
+        self.counts.iter().map(time).sum()
+    }
+
+    /// Seconds of the pass that were spent in here.
+    pub fn inside(&self) -> f64 {
+        self.inside
     }
 
     fn wants(&self, kind: &Kind) -> bool {
-        let times = self.known.get(kind).map_or(0, Vec::len);
+        let (times, spent) = self.known.get(kind).map_or((0, 0.0), |known| (known.times.len(), known.spent));
         match self.effort {
             Effort::Count => false,
             Effort::Try => times == 0,
@@ -143,7 +158,7 @@ impl Book {
             Effort::Time(seconds) => {
                 times == 0
                     || (times < LEAST && self.spent < 4.0 * seconds)
-                    || (times < MOST && self.spent < seconds)
+                    || (self.spent < seconds && (times < ENOUGH || spent < PART * seconds))
             }
         }
     }
@@ -161,10 +176,11 @@ impl Book {
 
     /// A layer to attend from position `start` on: one of several where few tokens read all of it.
     fn kept(&mut self, shape: LayerShape, start: usize, tokens: usize) -> Result<(&mut Cache, usize)> {
-        if self.depth != start {
-            // Windows have moved on.
+        let place = (start, tokens > 1);
+        if self.place != place {
+            // Windows have moved on, and what follows wants fewer layers or more.
             self.kept.clear();
-            self.depth = start;
+            self.place = place;
         }
         let bytes = shape.bytes(self.cache, start + tokens).max(1);
         let layers = if tokens > 1 { 1 } else { KEPT.div_ceil(bytes).clamp(1, self.layers) };
@@ -184,8 +200,8 @@ impl Book {
     }
 }
 
-/// The middle one.
-fn median(times: &[f64]) -> f64 {
+/// The middle one; 0 of none.
+pub(crate) fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
@@ -212,12 +228,14 @@ impl<'b> Gauge<'_, 'b> {
         let entered = Instant::now();
         *self.book.counts.entry(kind).or_default() += 1;
         let result = if self.book.wants(&kind) {
-            let times = self.book.known.get(&kind).map_or(0, Vec::len);
+            let times = self.book.known.get(&kind).map_or(0, |known| known.times.len());
             let began = Instant::now();
             let result = real(&mut self.cpu, times);
             let took = began.elapsed().as_secs_f64();
             self.book.spent += took;
-            self.book.known.entry(kind).or_default().push(took * factor);
+            let known = self.book.known.entry(kind).or_default();
+            known.times.push(took * factor);
+            known.spent += took;
             result
         } else {
             blank(&mut self.cpu)

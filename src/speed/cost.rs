@@ -56,7 +56,7 @@ pub(crate) struct Shape {
 /// Passes of a prompt, without its last, that are looked at; more are counted as those in their middle.
 const PASSES: usize = 8;
 /// Tokens of a pass at most; larger ones are counted as several.
-const LARGEST: usize = 1 << 14;
+pub(crate) const LARGEST: usize = 1 << 14;
 /// No sequence is deeper: sums of positions stay far from overflow.
 const DEEPEST: usize = 1 << 48;
 
@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
         self.work.bytes()
     }
 
-    /// A pass. Gives the seconds that it takes by what is known of its operations so far.
+    /// A pass. Gives the seconds between its operations: the network's own code, which runs as ever.
     pub fn pass(&mut self, shape: &Shape) -> Result<f64> {
         let Walk { network, level, threads, options_cache, work, book } = self;
         // Other tokens each, so that routers choose other experts.
@@ -148,9 +148,7 @@ impl<'a> Walk<'a> {
             Ok::<_, crate::Error>(())
         })?;
         let wall = began.elapsed().as_secs_f64();
-        let (operations, inside) = book.seconds();
-        // What lies between the operations is the network's own code, which ran.
-        Ok(operations + (wall - inside).max(0.0))
+        Ok((wall - book.inside()).max(0.0))
     }
 }
 

@@ -93,7 +93,7 @@ impl fmt::Display for Remark {
             Course::Faster => "drifts: faster from run to run",
             Course::Unsteady => "unsteady",
         })?;
-        f.write_str(if self.machine { ", and so is the machine" } else { ", on a steady machine" })
+        f.write_str(if self.machine { " (the machine is unsteady)" } else { " (the machine is steady)" })
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(own, Some(Remark { course: Course::Slower, machine: false }));
         let both = Remark::of(&drifting, &[7.0, 6.0, 5.0]);
         assert_eq!(both, Some(Remark { course: Course::Slower, machine: true }));
-        assert_eq!(both.unwrap().to_string(), "drifts: slower from run to run, and so is the machine");
+        assert_eq!(both.unwrap().to_string(), "drifts: slower from run to run (the machine is unsteady)");
     }
 
     #[test]

@@ -131,11 +131,15 @@ pub(crate) fn memory(bytes: usize) -> Result<MmapMut> {
     }
     let mut state = 1_u64;
     for bytes in memory.as_chunks_mut::<8>().0 {
-        // Knuth's MMIX generator.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *bytes = (state & 0x8F8F_8F8F_8F8F_8F8F | 0x3030_3030_3030_3030).to_le_bytes();
+        *bytes = (random(&mut state) & 0x8F8F_8F8F_8F8F_8F8F | 0x3030_3030_3030_3030).to_le_bytes();
     }
     Ok(memory)
+}
+
+/// The next of a sequence of random numbers, by Knuth's MMIX generator; its upper bits are the good ones.
+pub(super) fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::figures::{Figures, Remark};
-use super::machine::Yardstick;
+use super::machine::{Yardstick, random};
 use super::{Kind, Test};
 use crate::generate::{Stepper, StepperOptions};
 use crate::{CacheTypes, Error, Model, Result};
@@ -243,10 +243,7 @@ fn random_tokens(model: &Model, count: usize) -> Vec<u32> {
         bos.filter(|&bos| tokenizer.add_bos() && (bos as usize) < model.vocabulary())
     });
     let mut state = 1_u64;
-    let random = std::iter::repeat_with(|| {
-        // Knuth's MMIX generator; its upper bits are good enough to pick tokens.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % model.vocabulary().max(1) as u64) as u32
-    });
+    let vocabulary = model.vocabulary().max(1) as u64;
+    let random = std::iter::repeat_with(|| ((random(&mut state) >> 33) % vocabulary) as u32);
     bos.into_iter().chain(random).take(count).collect()
 }
