@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{MAGNITUDE, avx2_words, four_rows, four_short_rows, p, pick, sum_four};
+use super::avx2::{MAGNITUDE, avx2_words, four_rows, four_short_rows, mean, p, pick, sum_four};
 use super::{Isa, words};
 
 /// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.
