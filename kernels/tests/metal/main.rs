@@ -17,6 +17,7 @@ mod layers;
 mod numbers;
 mod products;
 mod recurrence;
+mod sources;
 
 use emulator::Emulator;
 use gristmill_kernels::quant::GgmlType;
