@@ -1,5 +1,8 @@
 //! Decode: rows of weights, read once from where they lie, times one to four columns.
 //!
+//! Up to [`TOGETHER`] rows from different places are read by turns, a span of each at a time, so that memory has several
+//! streams to fetch ahead ([`crate::simd::Level::streams`]).
+//!
 //! Each row's product is the one that [`crate::gemm`] gives bit for bit; here is its definition, by the path of the
 //! format, with `x` the activations:
 //!
@@ -22,7 +25,14 @@ use crate::simd::{Isa, scalar};
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
 pub(crate) const SPAN: usize = 1024;
 
-/// Bytes that a row of weights is asked for ahead of its use.
+/// Weights of a row of floats that are read in turn.
+const TURN: usize = 256;
+
+/// The most rows that are read by turns.
+pub(crate) const TOGETHER: usize = 4;
+
+/// Bytes that a row of weights is asked for ahead of its use. Rows that are read by turns are asked for half as far ahead: then
+/// what was fetched has not to wait so long.
 const AHEAD: usize = 4096;
 
 /// A loop's body once for each number: what the compiler leaves a loop would choose each part's bits anew.
@@ -30,235 +40,252 @@ macro_rules! unrolled {
     ($i:ident in [$($number:literal),+] $body:block) => { $({ const $i: usize = $number; $body })+ };
 }
 
-/// One row of superblocks times `C` columns from column `first` on.
+/// Rows of superblocks times `C` columns from column `first` on.
 #[inline(always)]
 pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     isa: I,
-    row: &[B],
+    rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
-) -> [f32; C] {
+) -> [[f32; C]; TOGETHER] {
     let codes: [_; C] = core::array::from_fn(|c| x.codes(first + c).as_chunks::<8>().0);
     let sums: [_; C] = core::array::from_fn(|c| x.superblock_sums(first + c));
     let scales: [_; C] = core::array::from_fn(|c| x.scales(first + c));
-    let mut acc = [0.0; C];
+    let mut acc = [[0.0; C]; TOGETHER];
+    let len = rows.first().map_or(0, |row| row.len());
     // Eight superblocks share the conversions and the sums across lanes.
-    for (start, blocks) in (0..).step_by(8).zip(row.chunks(8)) {
-        let mut dots = [[isa.zero_ints(); 8]; C];
-        let mut mins = [[isa.zero_ints(); 8]; C];
-        for (i, block) in blocks.iter().enumerate().take(8) {
-            prefetch(isa, block, size_of::<B>());
-            let prepared = block.prepare(isa);
-            let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
-            let scales = match group_scales {
-                Groups::Of16(scales) => isa.scales_of_16(&scales),
-                Groups::Of32(scales) => isa.scales_of_32(&scales),
-            };
-            // Two sums, so that additions wait less for each other.
-            let mut two = [[isa.zero_ints(); 2]; C];
-            unrolled!(PAIR in [0, 1, 2, 3] {
-                let (a, b) = (2 * PAIR, 2 * PAIR + 1);
-                let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
-                let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
+    for start in (0..len).step_by(8) {
+        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
+            let blocks = &row[start..len.min(start + 8)];
+            let mut dots = [[isa.zero_ints(); 8]; C];
+            let mut mins = [[isa.zero_ints(); 8]; C];
+            for (i, block) in blocks.iter().enumerate().take(8) {
+                prefetch(isa, block, size_of::<B>(), rows.len());
+                let prepared = block.prepare(isa);
+                let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
+                let scales = match group_scales {
+                    Groups::Of16(scales) => isa.scales_of_16(&scales),
+                    Groups::Of32(scales) => isa.scales_of_32(&scales),
+                };
+                // Two sums, so that additions wait less for each other.
+                let mut two = [[isa.zero_ints(); 2]; C];
+                unrolled!(PAIR in [0, 1, 2, 3] {
+                    let (a, b) = (2 * PAIR, 2 * PAIR + 1);
+                    let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
+                    let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
+                    for c in 0..C {
+                        let x = &codes[c][start + i];
+                        let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
+                        if !B::SCALES {
+                            two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
+                            continue;
+                        }
+                        for half in 0..2 {
+                            let products = match B::CODES {
+                                Codes::Unsigned(_) if B::SIGNS => {
+                                    isa.pairs_unsigned(w[half], isa.negate_where(x[half], prepared[a + half]))
+                                }
+                                Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
+                                Codes::Signed => isa.pairs_signed(w[half], x[half]),
+                            };
+                            two[c][half] = isa.add_dot_shorts(two[c][half], products, scales[half]);
+                        }
+                    }
+                });
                 for c in 0..C {
-                    let x = &codes[c][start + i];
-                    let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
-                    if !B::SCALES {
-                        two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
-                        continue;
+                    let of_16 = isa.shorts(&sums[c][start + i].of_16);
+                    let mut dot = isa.add_ints(two[c][0], two[c][1]);
+                    if B::OFFSET != 0 && !B::SIGNS {
+                        let scaled =
+                            isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
+                        dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
                     }
-                    for half in 0..2 {
-                        let products = match B::CODES {
-                            Codes::Unsigned(_) if B::SIGNS => {
-                                isa.pairs_unsigned(w[half], isa.negate_where(x[half], prepared[a + half]))
-                            }
-                            Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
-                            Codes::Signed => isa.pairs_signed(w[half], x[half]),
-                        };
-                        two[c][half] = isa.add_dot_shorts(two[c][half], products, scales[half]);
+                    if B::MINS {
+                        let group_mins = of_each_16(isa, group_mins);
+                        mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
                     }
+                    dots[c][i] = dot;
                 }
-            });
-            for c in 0..C {
-                let of_16 = isa.shorts(&sums[c][start + i].of_16);
-                let mut dot = isa.add_ints(two[c][0], two[c][1]);
-                if B::OFFSET != 0 && !B::SIGNS {
-                    let scaled = isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
-                    dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
-                }
-                if B::MINS {
-                    let group_mins = of_each_16(isa, group_mins);
-                    mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
-                }
-                dots[c][i] = dot;
             }
-        }
-        // Lanes behind the row's end are zeros.
-        let of = |scale: Option<Scale>| scale.unwrap_or(Scale::Half([0; 2]));
-        let mut row_scales = eight(isa, |i| of(blocks.get(i).map(B::scale)));
-        if B::UNIT != 1.0 {
-            row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
-        }
-        for c in 0..C {
-            let column = match scales[c][start..].first_chunk() {
-                Some(eight) => isa.floats(eight),
-                None => {
-                    let mut eight = [0.0; 8];
-                    eight[..blocks.len()].copy_from_slice(&scales[c][start..][..blocks.len()]);
-                    isa.floats(&eight)
+            // Lanes behind the row's end are zeros.
+            let of = |scale: Option<Scale>| scale.unwrap_or(Scale::Half([0; 2]));
+            let mut row_scales = eight(isa, |i| of(blocks.get(i).map(B::scale)));
+            if B::UNIT != 1.0 {
+                row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
+            }
+            for c in 0..C {
+                let column = match scales[c][start..].first_chunk() {
+                    Some(eight) => isa.floats(eight),
+                    None => {
+                        let mut eight = [0.0; 8];
+                        eight[..blocks.len()].copy_from_slice(&scales[c][start..][..blocks.len()]);
+                        isa.floats(&eight)
+                    }
+                };
+                let dots = isa.to_floats(isa.sum_each(&dots[c]));
+                let scale = isa.mul(row_scales, column);
+                let values = if B::MINS {
+                    let min_scales = isa.mul(eight(isa, |i| of(blocks.get(i).map(B::min_scale))), column);
+                    let mins =
+                        isa.mul(isa.to_floats(isa.sum_each(&mins[c])), isa.mul(min_scales, isa.splat(-1.0)));
+                    isa.fma(dots, scale, mins)
+                } else {
+                    isa.mul(dots, scale)
+                };
+                let [first, second] = isa.sum_fours(values);
+                acc[r][c] += first;
+                if blocks.len() > SPAN / B::LEN {
+                    acc[r][c] += second;
                 }
-            };
-            let dots = isa.to_floats(isa.sum_each(&dots[c]));
-            let scale = isa.mul(row_scales, column);
-            let values = if B::MINS {
-                let min_scales = isa.mul(eight(isa, |i| of(blocks.get(i).map(B::min_scale))), column);
-                let mins =
-                    isa.mul(isa.to_floats(isa.sum_each(&mins[c])), isa.mul(min_scales, isa.splat(-1.0)));
-                isa.fma(dots, scale, mins)
-            } else {
-                isa.mul(dots, scale)
-            };
-            let [first, second] = isa.sum_fours(values);
-            acc[c] += first;
-            if blocks.len() > SPAN / B::LEN {
-                acc[c] += second;
             }
         }
     }
     acc
 }
 
-/// One row of scaled blocks times `C` columns from column `first` on.
+/// Rows of scaled blocks times `C` columns from column `first` on.
 #[inline(always)]
 pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     isa: I,
-    row: &[B],
+    rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
-) -> [f32; C] {
-    let mut total = [0.0; C];
+) -> [[f32; C]; TOGETHER] {
+    let mut total = [[0.0; C]; TOGETHER];
+    let len = rows.first().map_or(0, |row| row.len());
     let codes: [_; C] = core::array::from_fn(|c| x.codes(first + c));
     let scales: [_; C] = core::array::from_fn(|c| x.scales(first + c));
     let sums: [_; C] = core::array::from_fn(|c| x.sums(first + c));
-    for (start, blocks) in (0..).step_by(SPAN / 32).zip(row.chunks(SPAN / B::LEN)) {
-        let mut acc = [isa.splat(0.0); C];
-        let mut eights = blocks.chunks_exact(8 / B::PARTS);
-        let mut part = start;
-        for blocks in eights.by_ref() {
-            prefetch(isa, &blocks[0], size_of_val(blocks));
-            let mut dots = [[isa.zero_ints(); 4]; C];
-            for pair in 0..4 {
-                let w = two_parts(isa, blocks, pair);
-                for c in 0..C {
-                    let x = &codes[c][part..][..8].as_chunks::<2>().0[pair];
-                    dots[c][pair] =
-                        dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
-                }
-            }
-            let row_scales = eight(isa, |i| blocks[i / B::PARTS].scale());
-            for c in 0..C {
-                let mut dots = isa.sum_halves(&dots[c]);
-                let sums = isa.ints(&sums[c][part..].as_chunks().0[0]);
-                let dx = isa.floats(&scales[c][part..].as_chunks().0[0]);
-                if B::OFFSET != 0 {
-                    dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
-                }
-                acc[c] = isa.fma(isa.to_floats(dots), isa.mul(row_scales, dx), acc[c]);
-                if B::MINS {
-                    let mins = eight(isa, |i| blocks[i / B::PARTS].min());
-                    acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(sums)), acc[c]);
-                }
-            }
-            part += 8;
-        }
-        let left = eights.remainder();
-        if !left.is_empty() {
-            for c in 0..C {
-                let mut lanes = [0.0; 8];
-                isa.store(acc[c], &mut lanes);
-                let parts = left.len() * B::PARTS;
-                for pair in 0..parts.div_ceil(2) {
-                    let mut halves = [isa.zero_ints(); 4];
-                    let x = &codes[c][part + 2 * pair..];
-                    halves[0] = if 2 * pair + 1 < parts {
-                        let x = [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])];
-                        dot_two(isa, B::CODES, two_parts(isa, left, pair), x)
-                    } else {
-                        // The last part of all, with nothing beside it: its halves are lane 0's and lane 1's.
-                        let zero = isa.splat_byte(0);
-                        let w = left[2 * pair / B::PARTS].load_codes(isa, 2 * pair % B::PARTS);
-                        let all =
-                            isa.sum_ints(dot_two(isa, B::CODES, [w, zero], [isa.signed_bytes(&x[0]), zero]));
-                        let mut lanes = [0; 8];
-                        lanes[0] = all;
-                        isa.ints(&lanes)
-                    };
-                    let mut dots = [0.0; 8];
-                    isa.store(isa.to_floats(isa.sum_halves(&halves)), &mut dots);
-                    for i in 2 * pair..parts.min(2 * pair + 2) {
-                        let (block, sum, dx) = (&left[i / B::PARTS], sums[c][part + i], scales[c][part + i]);
-                        // Integers below 2^24: floats hold them and their differences exactly.
-                        let dot = dots[i % 2] - (B::OFFSET * sum) as f32;
-                        lanes[i] = scalar::fma(dot, first_of(isa, block.scale()) * dx, lanes[i]);
-                        if B::MINS {
-                            lanes[i] = scalar::fma(first_of(isa, block.min()), dx * sum as f32, lanes[i]);
-                        }
+    for start in (0..len).step_by(SPAN / B::LEN) {
+        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
+            let blocks = &row[start..len.min(start + SPAN / B::LEN)];
+            let mut acc = [isa.splat(0.0); C];
+            let mut eights = blocks.chunks_exact(8 / B::PARTS);
+            let mut part = start * B::PARTS;
+            for blocks in eights.by_ref() {
+                prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
+                let mut dots = [[isa.zero_ints(); 4]; C];
+                for pair in 0..4 {
+                    let w = two_parts(isa, blocks, pair);
+                    for c in 0..C {
+                        let x = &codes[c][part..][..8].as_chunks::<2>().0[pair];
+                        dots[c][pair] =
+                            dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
                     }
                 }
-                acc[c] = isa.floats(&lanes);
+                let row_scales = eight(isa, |i| blocks[i / B::PARTS].scale());
+                for c in 0..C {
+                    let mut dots = isa.sum_halves(&dots[c]);
+                    let sums = isa.ints(&sums[c][part..].as_chunks().0[0]);
+                    let dx = isa.floats(&scales[c][part..].as_chunks().0[0]);
+                    if B::OFFSET != 0 {
+                        dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
+                    }
+                    acc[c] = isa.fma(isa.to_floats(dots), isa.mul(row_scales, dx), acc[c]);
+                    if B::MINS {
+                        let mins = eight(isa, |i| blocks[i / B::PARTS].min());
+                        acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(sums)), acc[c]);
+                    }
+                }
+                part += 8;
             }
-        }
-        for c in 0..C {
-            total[c] += isa.sum(acc[c]);
+            let left = eights.remainder();
+            if !left.is_empty() {
+                for c in 0..C {
+                    let mut lanes = [0.0; 8];
+                    isa.store(acc[c], &mut lanes);
+                    let parts = left.len() * B::PARTS;
+                    for pair in 0..parts.div_ceil(2) {
+                        let mut halves = [isa.zero_ints(); 4];
+                        let x = &codes[c][part + 2 * pair..];
+                        halves[0] = if 2 * pair + 1 < parts {
+                            let x = [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])];
+                            dot_two(isa, B::CODES, two_parts(isa, left, pair), x)
+                        } else {
+                            // The last part of all, with nothing beside it: its halves are lane 0's and lane 1's.
+                            let zero = isa.splat_byte(0);
+                            let w = left[2 * pair / B::PARTS].load_codes(isa, 2 * pair % B::PARTS);
+                            let all = isa.sum_ints(dot_two(
+                                isa,
+                                B::CODES,
+                                [w, zero],
+                                [isa.signed_bytes(&x[0]), zero],
+                            ));
+                            let mut lanes = [0; 8];
+                            lanes[0] = all;
+                            isa.ints(&lanes)
+                        };
+                        let mut dots = [0.0; 8];
+                        isa.store(isa.to_floats(isa.sum_halves(&halves)), &mut dots);
+                        for i in 2 * pair..parts.min(2 * pair + 2) {
+                            let (block, sum, dx) =
+                                (&left[i / B::PARTS], sums[c][part + i], scales[c][part + i]);
+                            // Integers below 2^24: floats hold them and their differences exactly.
+                            let dot = dots[i % 2] - (B::OFFSET * sum) as f32;
+                            lanes[i] = scalar::fma(dot, first_of(isa, block.scale()) * dx, lanes[i]);
+                            if B::MINS {
+                                lanes[i] = scalar::fma(first_of(isa, block.min()), dx * sum as f32, lanes[i]);
+                            }
+                        }
+                    }
+                    acc[c] = isa.floats(&lanes);
+                }
+            }
+            for c in 0..C {
+                total[r][c] += isa.sum(acc[c]);
+            }
         }
     }
     total
 }
 
-/// `R` rows of any format, made floats, times `C` columns from column `first` on: columns of floats are read more than rows
-/// are, so rows share what is read.
+/// Rows of any format, made floats, times `C` columns from column `first` on.
 #[inline(always)]
-pub(crate) fn plain<I: Isa, B: Block, const R: usize, const C: usize>(
+pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     isa: I,
-    rows: [&[B]; R],
+    rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
-) -> [[f32; C]; R] {
+) -> [[f32; C]; TOGETHER] {
     let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
-    let mut total = [[0.0; C]; R];
-    for start in (0..rows[0].len()).step_by(SPAN / B::LEN) {
-        let end = rows[0].len().min(start + SPAN / B::LEN);
-        let mut acc = [[[isa.splat(0.0); 4]; C]; R];
-        let mut at = start;
-        // Blocks of 32 weights or less are made floats in registers, by 32; longer ones and what is left in memory.
-        while B::LEN <= 32 && end - at >= 32 / B::LEN {
-            for r in 0..R {
-                let blocks = &rows[r][at..][..32 / B::LEN];
-                fetch_next(isa, rows, r, at, size_of_val(blocks));
-                let mut w = [0.0; 32];
-                B::unpack(isa, blocks, &mut w);
-                for c in 0..C {
-                    acc[r][c] = add_32(isa, acc[r][c], &w, &columns[c][at * B::LEN..].as_chunks().0[0]);
+    let mut total = [[0.0; C]; TOGETHER];
+    let len = rows.first().map_or(0, |row| row.len());
+    for start in (0..len).step_by(SPAN / B::LEN) {
+        let end = len.min(start + SPAN / B::LEN);
+        let mut sums = [[[isa.splat(0.0); 4]; C]; TOGETHER];
+        for turn in (start..end).step_by(TURN / B::LEN) {
+            let end = end.min(turn + TURN / B::LEN);
+            for (r, row) in rows.iter().enumerate().take(TOGETHER) {
+                let mut acc = sums[r];
+                let mut at = turn;
+                // Blocks of 32 weights or less are made floats in registers, by 32; longer ones and what is left in memory.
+                while B::LEN <= 32 && end - at >= 32 / B::LEN {
+                    let blocks = &row[at..][..32 / B::LEN];
+                    prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
+                    let mut w = [0.0; 32];
+                    B::unpack(isa, blocks, &mut w);
+                    for c in 0..C {
+                        acc[c] = add_32(isa, acc[c], &w, &columns[c][at * B::LEN..].as_chunks().0[0]);
+                    }
+                    at += 32 / B::LEN;
                 }
-            }
-            at += 32 / B::LEN;
-        }
-        while at < end {
-            let to = end.min(at + B::LEN.max(32) / B::LEN);
-            for r in 0..R {
-                fetch_next(isa, rows, r, at, (to - at) * size_of::<B>());
-                let mut w = [0.0; 256];
-                let w = &mut w[..(to - at) * B::LEN];
-                B::unpack(isa, &rows[r][at..to], w);
-                for c in 0..C {
-                    acc[r][c] = add_padded(isa, acc[r][c], w, &columns[c][at * B::LEN..to * B::LEN]);
+                while at < end {
+                    let to = end.min(at + B::LEN.max(32) / B::LEN);
+                    prefetch(isa, &row[at], (to - at) * size_of::<B>(), rows.len());
+                    let mut w = [0.0; 256];
+                    let w = &mut w[..(to - at) * B::LEN];
+                    B::unpack(isa, &row[at..to], w);
+                    for c in 0..C {
+                        acc[c] = add_padded(isa, acc[c], w, &columns[c][at * B::LEN..to * B::LEN]);
+                    }
+                    at = to;
                 }
+                sums[r] = acc;
             }
-            at = to;
         }
-        for r in 0..R {
+        for r in 0..rows.len().min(TOGETHER) {
             for c in 0..C {
-                let [a, b, d, e] = acc[r][c];
+                let [a, b, d, e] = sums[r][c];
                 total[r][c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
             }
         }
@@ -341,24 +368,11 @@ fn times_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
     }
 }
 
-/// [`prefetch`] for a row that is read beside others: behind its end comes not the next row, but that behind all of them.
+/// Asks for the lines of `bytes` bytes of weights that come some blocks later, of one of so many rows that are read by turns.
 #[inline(always)]
-fn fetch_next<I: Isa, B: Block, const R: usize>(isa: I, rows: [&[B]; R], r: usize, at: usize, bytes: usize) {
-    let row = size_of_val(rows[r]);
-    let beside = if at * size_of::<B>() + AHEAD < row { 0 } else { (R - 1) * row };
-    prefetch_lines(isa, &rows[r][at], AHEAD + beside, bytes);
-}
-
-/// Asks for the lines of `bytes` bytes of weights that come some blocks later.
-#[inline(always)]
-fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize) {
-    prefetch_lines(isa, block, AHEAD, bytes);
-}
-
-/// Asks for the lines of `bytes` bytes that come `ahead` bytes behind `block`.
-#[inline(always)]
-fn prefetch_lines<I: Isa, B: Block>(isa: I, block: &B, ahead: usize, bytes: usize) {
+fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize, rows: usize) {
     let at = bytemuck::bytes_of(block).as_ptr();
+    let ahead = if rows > 1 { AHEAD / 2 } else { AHEAD };
     for line in 0..bytes.div_ceil(64) {
         isa.prefetch(at, ahead + 64 * line);
     }

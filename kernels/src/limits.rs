@@ -6,12 +6,14 @@ use crate::dispatch::Task;
 use crate::simd::{Isa, Level};
 
 /// How far ahead of the loads to prefetch, in bytes: where the loops of decode did best.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 2048;
+/// Bytes that are read of one place before the next one's turn.
+const TURN: usize = 512;
 
-/// Reads all of `bytes` as the loops of decode read weights, 32 bytes at a time and prefetched. Gives a sum, so that the
-/// reading is not left out.
+/// Reads all of `bytes` as the loops of decode read weights: 32 bytes at a time, prefetched, from [`Level::streams`] places by
+/// turns. Gives a sum, so that the reading is not left out.
 pub fn read(level: Level, bytes: &[u8]) -> u8 {
-    level.run(Read(bytes))
+    level.run(Read { bytes, streams: level.streams() })
 }
 
 /// Multiplies codes of 8 bits in registers, `rounds` times over, and gives how many multiplications that was. On levels
@@ -25,7 +27,10 @@ pub fn multiply_floats(level: Level, rounds: u64) -> u64 {
     level.run(Floats(rounds))
 }
 
-struct Read<'a>(&'a [u8]);
+struct Read<'a> {
+    bytes: &'a [u8],
+    streams: usize,
+}
 
 impl Task for Read<'_> {
     type Output = u8;
@@ -33,14 +38,16 @@ impl Task for Read<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> u8 {
         let mut sums = [isa.splat_byte(0); 4];
-        let (lines, rest) = self.0.as_chunks::<128>();
-        for line in lines {
-            let parts = line.as_chunks::<32>().0;
-            for i in 0..4 {
-                sums[i] = isa.add_bytes(sums[i], isa.bytes(&parts[i]));
+        let (turns, rest) = self.bytes.as_chunks::<TURN>();
+        let apart = turns.len() / self.streams;
+        let (by_turns, left) = turns.split_at(apart * self.streams);
+        for i in 0..apart {
+            for stream in by_turns.chunks_exact(apart) {
+                sums = read_turn(isa, &stream[i], sums);
             }
-            isa.prefetch(line.as_ptr(), AHEAD);
-            isa.prefetch(line.as_ptr(), AHEAD + 64);
+        }
+        for turn in left {
+            sums = read_turn(isa, turn, sums);
         }
         let mut sum = rest.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         for lane in sums {
@@ -50,6 +57,19 @@ impl Task for Read<'_> {
         }
         sum
     }
+}
+
+#[inline(always)]
+fn read_turn<I: Isa>(isa: I, turn: &[u8; TURN], mut sums: [I::Bytes; 4]) -> [I::Bytes; 4] {
+    for line in turn.as_chunks::<128>().0 {
+        let parts = line.as_chunks::<32>().0;
+        for i in 0..4 {
+            sums[i] = isa.add_bytes(sums[i], isa.bytes(&parts[i]));
+        }
+        isa.prefetch(line.as_ptr(), AHEAD);
+        isa.prefetch(line.as_ptr(), AHEAD + 64);
+    }
+    sums
 }
 
 struct Codes(u64);

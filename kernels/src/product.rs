@@ -4,7 +4,7 @@
 use crate::activations::{Columns, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
 use crate::gemm::Place;
-use crate::gemv::SPAN;
+use crate::gemv::{SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
@@ -64,6 +64,19 @@ pub fn multiply(
     scratch: &mut [f32],
     out: Output<'_>,
 ) -> Result<(), Mismatch> {
+    multiply_by_turns(level, level.streams(), ty, weights, x, scratch, out)
+}
+
+/// [`multiply`], with `streams` rows read by turns where columns are few.
+fn multiply_by_turns(
+    level: Level,
+    streams: usize,
+    ty: GgmlType,
+    weights: &[u8],
+    x: Columns<'_>,
+    scratch: &mut [f32],
+    out: Output<'_>,
+) -> Result<(), Mismatch> {
     let Some(row_bytes) = ty.row_bytes(x.len()) else {
         return Err(Mismatch { what: "weights of whole blocks", expected: ty.block_len(), found: x.len() });
     };
@@ -84,11 +97,13 @@ pub fn multiply(
     if scratch.len() < SCRATCH_LEN {
         return Err(Mismatch { what: "floats of scratch", expected: SCRATCH_LEN, found: scratch.len() });
     }
-    run(Product { level, ty, weights, x, scratch, out })
+    run(Product { level, streams, ty, weights, x, scratch, out })
 }
 
 struct Product<'a, 'o> {
     level: Level,
+    /// How many rows are read by turns where columns are few.
+    streams: usize,
     ty: GgmlType,
     weights: &'a [u8],
     x: Columns<'a>,
@@ -121,7 +136,7 @@ macro_rules! integer_path {
             let rows = bytemuck::cast_slice::<u8, B>(self.weights);
             let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
             if x.count() < PANEL_COLUMNS {
-                level.run($rows { rows, row_blocks, x, out: &mut self.out });
+                level.run($rows { rows, row_blocks, streams: self.streams, x, out: &mut self.out });
                 return Ok(());
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
@@ -147,7 +162,7 @@ impl Product<'_, '_> {
         let rows = bytemuck::cast_slice::<u8, B>(self.weights);
         let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
         if x.count() < PANEL_COLUMNS {
-            level.run(PlainRows { rows, row_blocks, x, out: &mut self.out });
+            level.run(PlainRows { rows, row_blocks, streams: self.streams, x, out: &mut self.out });
             return Ok(());
         }
         for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
@@ -163,27 +178,31 @@ impl Product<'_, '_> {
 
 /// Rows times a few columns, where they lie.
 macro_rules! rows_task {
-    ($name:ident, $block:path, $row:path) => {
+    ($name:ident, $block:path, $rows:path) => {
         struct $name<'a, 'o, B> {
             rows: &'a [B],
             row_blocks: usize,
+            /// How many rows are read by turns.
+            streams: usize,
             x: Columns<'a>,
             out: &'a mut Output<'o>,
         }
 
         impl<B: $block> $name<'_, '_, B> {
-            /// Multiplies row `i` with `C` columns from `first` on; gives `C`.
+            /// Multiplies `rows`, which are numbers `i`, `i + apart` and so on, with `C` columns from `first` on; gives `C`.
             #[inline(always)]
             fn columns<I: Isa, const C: usize>(
                 &mut self,
                 isa: I,
-                i: usize,
-                row: &[B],
+                (i, apart): (usize, usize),
+                rows: &[&[B]],
                 first: usize,
             ) -> usize {
-                let sums: [f32; C] = $row(isa, row, self.x, first);
-                for (c, sum) in sums.into_iter().enumerate() {
-                    self.out.column(first + c)[i] = sum;
+                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, self.x, first);
+                for (r, sums) in sums.into_iter().enumerate().take(rows.len()) {
+                    for (c, sum) in sums.into_iter().enumerate() {
+                        self.out.column(first + c)[i + r * apart] = sum;
+                    }
                 }
                 C
             }
@@ -194,14 +213,17 @@ macro_rules! rows_task {
 
             #[inline(always)]
             fn run<I: Isa>(mut self, isa: I) {
-                let count = self.x.count();
-                for (i, row) in self.rows.chunks_exact(self.row_blocks).enumerate() {
+                let (count, rows, row_blocks) = (self.x.count(), self.rows, self.row_blocks);
+                let row = |i: usize| &rows[i * row_blocks..][..row_blocks];
+                for (i, apart, together) in turns(rows.len() / row_blocks, self.streams) {
+                    let rows: [_; TOGETHER] = core::array::from_fn(|r| row(i + r.min(together - 1) * apart));
+                    let rows = &rows[..together];
                     let mut first = 0;
                     while first < count {
                         first += match count - first {
-                            4.. => self.columns::<I, 4>(isa, i, row, first),
-                            2.. => self.columns::<I, 2>(isa, i, row, first),
-                            _ => self.columns::<I, 1>(isa, i, row, first),
+                            4.. => self.columns::<I, 4>(isa, (i, apart), rows, first),
+                            2.. => self.columns::<I, 2>(isa, (i, apart), rows, first),
+                            _ => self.columns::<I, 1>(isa, (i, apart), rows, first),
                         };
                     }
                 }
@@ -210,60 +232,17 @@ macro_rules! rows_task {
     };
 }
 
+/// Which of `rows` rows are read by turns: the first, how far apart they are, and how many. Neighbours follow each other within
+/// a stream; rows that are left over come alone.
+fn turns(rows: usize, streams: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let streams = streams.clamp(1, TOGETHER);
+    let apart = rows / streams;
+    (0..apart).map(move |i| (i, apart, streams)).chain((apart * streams..rows).map(move |i| (i, apart, 1)))
+}
+
 rows_task!(ScaledRows, quant::Scaled, gemv::scaled);
 rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks);
-
-/// Floats of a column above which the first-level cache has no room for rows beside it: then two rows share its reading,
-/// which is a fifth faster. Rows that are shorter run slower in pairs.
-const FIRST_LEVEL: usize = 6144;
-
-struct PlainRows<'a, 'o, B> {
-    rows: &'a [B],
-    row_blocks: usize,
-    x: Columns<'a>,
-    out: &'a mut Output<'o>,
-}
-
-impl<B: Block> PlainRows<'_, '_, B> {
-    /// Multiplies `rows`, from row `i` on, with `C` columns from `first` on; gives `C`.
-    #[inline(always)]
-    fn columns<I: Isa, const R: usize, const C: usize>(
-        &mut self,
-        isa: I,
-        i: usize,
-        rows: [&[B]; R],
-        first: usize,
-    ) -> usize {
-        for (r, sums) in gemv::plain::<I, B, R, C>(isa, rows, self.x, first).into_iter().enumerate() {
-            for (c, sum) in sums.into_iter().enumerate() {
-                self.out.column(first + c)[i + r] = sum;
-            }
-        }
-        C
-    }
-}
-
-impl<B: Block> Task for PlainRows<'_, '_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let count = self.x.count();
-        let together = if count == 1 && self.x.len() > FIRST_LEVEL { 2 } else { 1 };
-        for (i, rows) in (0..).step_by(together).zip(self.rows.chunks(together * self.row_blocks)) {
-            let (a, b) = rows.split_at(self.row_blocks);
-            let mut first = 0;
-            while first < count {
-                first += match count - first {
-                    4.. => self.columns::<I, 1, 4>(isa, i, [a], first),
-                    2.. => self.columns::<I, 1, 2>(isa, i, [a], first),
-                    _ if b.is_empty() => self.columns::<I, 1, 1>(isa, i, [a], first),
-                    _ => self.columns::<I, 2, 1>(isa, i, [a, b], first),
-                };
-            }
-        }
-    }
-}
+rows_task!(PlainRows, quant::Block, gemv::plain);
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

@@ -96,9 +96,21 @@ impl Activations {
 }
 
 fn product(level: Level, ty: GgmlType, weights: &[u8], rows: usize, x: Columns<'_>) -> Vec<f32> {
+    product_by_turns(level, level.streams(), ty, weights, rows, x)
+}
+
+fn product_by_turns(
+    level: Level,
+    streams: usize,
+    ty: GgmlType,
+    weights: &[u8],
+    rows: usize,
+    x: Columns<'_>,
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * x.count()];
     let mut scratch = vec![f32::NAN; SCRATCH_LEN];
-    multiply(level, ty, weights, x, &mut scratch, Output::new(&mut out, rows).unwrap()).unwrap();
+    let output = Output::new(&mut out, rows).unwrap();
+    multiply_by_turns(level, streams, ty, weights, x, &mut scratch, output).unwrap();
     out
 }
 
@@ -111,9 +123,9 @@ fn lengths(ty: GgmlType) -> Vec<usize> {
     let step = form(ty).unwrap().block_len().max(ty.block_len());
     let mut lengths: Vec<usize> = [1, 2, 3, 8, 9].iter().map(|n| n * step).collect();
     if step == 1 {
-        lengths.extend([31, 32, 33, 255, 256, 257, 300]);
+        lengths.extend([31, 32, 33, 255, 256, 257, 300, 1300]);
     } else if step < 256 {
-        lengths.extend([7 * step, 15 * step, 17 * step]);
+        lengths.extend([7 * step, 15 * step, 17 * step, 41 * step]);
     }
     lengths
 }
@@ -135,8 +147,13 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
                 }
                 for level in Level::available() {
                     let x = Activations::new(level, x.form, len, x.floats.clone());
-                    if bits(&product(level, ty, &weights, rows, x.columns())) != bits(&expected) {
-                        failures.push(format!("{ty} {level}: {rows} rows of {len} times {count} columns"));
+                    for streams in if count < PANEL_COLUMNS { 1..=TOGETHER } else { 1..=1 } {
+                        let found = product_by_turns(level, streams, ty, &weights, rows, x.columns());
+                        if bits(&found) != bits(&expected) {
+                            failures.push(format!(
+                                "{ty} {level}: {rows} rows of {len} ({streams} by turns) times {count} columns"
+                            ));
+                        }
                     }
                 }
             }
