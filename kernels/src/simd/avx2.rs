@@ -467,6 +467,10 @@ impl Isa for Avx2 {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [add_pair_products(to[0], w[0], x), add_pair_products(to[1], w[1], x)]
         }
+        fn first_products(w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
+            let x = _mm256_set1_epi32(bytemuck::cast(x));
+            [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]
+        }
         fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
             let one = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]

@@ -273,6 +273,12 @@ pub trait Isa: Copy {
 
     // ---- words made of words
 
+    /// [`Isa::add_products`] to no products yet.
+    #[inline(always)]
+    fn first_products(self, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums {
+        self.add_products(self.no_sums(), w, x)
+    }
+
     /// Writes the 32 signed bytes.
     #[inline(always)]
     fn store_signed_bytes(self, a: Self::Bytes, to: &mut [i8; 32]) {
@@ -318,7 +324,11 @@ pub trait Isa: Copy {
             let w = self.row_codes(&w[step]);
             for f in 0..F {
                 for c in 0..4 {
-                    sums[f][c] = self.add_products(sums[f][c], w, x[f][step][c]);
+                    let x = x[f][step][c];
+                    sums[f][c] = match step {
+                        0 => self.first_products(w, x),
+                        _ => self.add_products(sums[f][c], w, x),
+                    };
                 }
             }
         }
