@@ -99,6 +99,12 @@ impl Yardstick {
         }
     }
 
+    /// Rounds of a task where all tasks of a run together multiply about `count` times.
+    pub fn rounds_for(&self, multiply: fn(Level, u64) -> u64, count: u64) -> u64 {
+        let tasks = (SHARES * self.threads.count()) as u64;
+        (count / multiply(self.level, 1).saturating_mul(tasks).max(1)).max(1)
+    }
+
     /// Multiplications in a second.
     pub fn multiply(&self, multiply: fn(Level, u64) -> u64, rounds: u64) -> f64 {
         let tasks = SHARES * self.threads.count();

@@ -13,6 +13,9 @@ use crate::{CacheTypes, Error, Model, Result};
 const FIRST: usize = 16;
 /// Bytes that the reference workload reads: some milliseconds' worth, more than caches hold.
 const REFERENCE: usize = 64 << 20;
+/// Codes that it multiplies, about: as long as reading takes where multipliers are fast. No measurement decides it, so that what one
+/// process found can be laid beside what another found.
+const REFERENCE_CODES: u64 = 1 << 29;
 
 /// How a model is measured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +38,8 @@ pub struct Case {
     tokens: Vec<u32>,
     /// The sequence of the tokens before the test, where there are some; runs fork it.
     deep: Option<Stepper>,
+    /// The sequence of the run before: the next one works in its memory, as llama-bench's runs do.
+    last: Option<Stepper>,
     /// Tokens per second of each run.
     rates: Vec<f64>,
 }
@@ -83,11 +88,14 @@ impl Case {
     }
 
     /// One run: tokens per second.
-    fn measure(&self) -> Result<f64> {
+    fn measure(&mut self) -> Result<f64> {
         let mut stepper = match &self.deep {
             Some(deep) => deep.fork(),
             None => self.model.stepper(self.stepper.clone())?,
         };
+        if let Some(last) = &mut self.last {
+            stepper.swap_workspaces(last);
+        }
         let tokens = self.tokens.get(stepper.len()..).unwrap_or_default();
         let at_a_time = if self.test.kind == Kind::Generate { 1 } else { tokens.len().max(1) };
         let began = Instant::now();
@@ -96,10 +104,11 @@ impl Case {
         }
         let rate = tokens.len() as f64 / began.elapsed().as_secs_f64().max(1e-9);
         let logits = stepper.logits();
-        match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
-            Some((token, &found)) => Err(Error::NonFiniteLogit { token, logits: logits.len(), found }),
-            None => Ok(rate),
+        if let Some((token, &found)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
+            return Err(Error::NonFiniteLogit { token, logits: logits.len(), found });
         }
+        self.last = Some(stepper);
+        Ok(rate)
     }
 }
 
@@ -119,7 +128,7 @@ impl Suite {
     /// [`Error::Threads`], [`Error::OutOfMemory`].
     pub fn new(model: &Model) -> Result<Self> {
         let yardstick = Yardstick::new(model.level(), Some(model.thread_count()), REFERENCE)?;
-        let rounds = yardstick.rounds(gristmill_kernels::limits::multiply_codes);
+        let rounds = yardstick.rounds_for(gristmill_kernels::limits::multiply_codes, REFERENCE_CODES);
         Ok(Suite { cases: Vec::new(), yardstick, rounds, reference: Vec::new() })
     }
 
@@ -144,6 +153,7 @@ impl Suite {
                 stepper: stepper.clone(),
                 tokens: random_tokens(model, test.end()),
                 deep: None,
+                last: None,
                 rates: Vec::new(),
             };
             case.deepen(self.cases.get(first..).unwrap_or_default())?;
@@ -157,13 +167,18 @@ impl Suite {
         &self.cases
     }
 
+    /// Takes the tests out, and with them what holds their models open.
+    pub fn take_cases(&mut self) -> Vec<Case> {
+        std::mem::take(&mut self.cases)
+    }
+
     /// Runs each test once and keeps nothing of it; calls `done` after each.
     ///
     /// # Errors
     /// Those of [`Stepper::feed`]; [`Error::NonFiniteLogit`] where the model gives no logits to speak of.
     pub fn warm_up(&mut self, done: &mut dyn FnMut()) -> Result<()> {
         self.run_reference();
-        for case in &self.cases {
+        for case in &mut self.cases {
             case.measure()?;
             done();
         }
