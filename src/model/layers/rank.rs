@@ -24,16 +24,19 @@ pub(crate) struct RankHead {
 impl RankHead {
     /// `cls`, `cls.norm`, `cls.output`; `None` where neither layer is there.
     pub fn load(loader: &Loader<'_>, width: usize) -> Result<Option<Self>> {
-        let layer = |name: &str| {
-            let weights = format!("{name}.weight");
-            let there = loader.has(&weights);
-            there.then(|| Linear::load(loader, name, loader.vocabulary(&weights)?, width)).transpose()
+        let rows = |name: &str| {
+            let name = format!("{name}.weight");
+            loader.has(&name).then(|| loader.vocabulary(&name)).transpose()
         };
-        let (dense, scores) = (layer("cls")?, layer("cls.output")?);
-        if dense.is_none() && scores.is_none() {
+        let (own, count) = (rows("cls")?, rows("cls.output")?);
+        if own.is_none() && count.is_none() {
             return Ok(None);
         }
-        let norm = loader.has("cls.norm.weight").then(|| Norms::Layer.load(loader, "cls.norm", width));
+        // Alone, the dense layer gives the scores.
+        let inner = own.filter(|_| count.is_none()).unwrap_or(width);
+        let dense = Linear::optional(loader, "cls", inner, width)?;
+        let scores = count.map(|count| Linear::load(loader, "cls.output", count, width)).transpose()?;
+        let norm = loader.has("cls.norm.weight").then(|| Norms::Layer.load(loader, "cls.norm", inner));
         let pooling = loader.metadata().u32(&loader.key("classifier.pooling_type"))?;
         Ok(Some(RankHead {
             dense,
