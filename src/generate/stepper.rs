@@ -288,11 +288,6 @@ impl Stepper {
         }
     }
 
-    /// Lets each work in the other's memory from now on.
-    pub(crate) fn swap_workspaces(&mut self, other: &mut Stepper) {
-        std::mem::swap(&mut self.work, &mut other.work);
-    }
-
     /// Bytes of keys, values and states that are held.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {

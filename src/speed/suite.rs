@@ -38,8 +38,6 @@ pub struct Case {
     tokens: Vec<u32>,
     /// The sequence of the tokens before the test, where there are some; runs fork it.
     deep: Option<Stepper>,
-    /// The sequence of the run before: the next one works in its memory, as llama-bench's runs do.
-    last: Option<Stepper>,
     /// Tokens per second of each run.
     rates: Vec<f64>,
 }
@@ -88,14 +86,11 @@ impl Case {
     }
 
     /// One run: tokens per second.
-    fn measure(&mut self) -> Result<f64> {
+    fn measure(&self) -> Result<f64> {
         let mut stepper = match &self.deep {
             Some(deep) => deep.fork(),
             None => self.model.stepper(self.stepper.clone())?,
         };
-        if let Some(last) = &mut self.last {
-            stepper.swap_workspaces(last);
-        }
         let tokens = self.tokens.get(stepper.len()..).unwrap_or_default();
         let at_a_time = if self.test.kind == Kind::Generate { 1 } else { tokens.len().max(1) };
         let began = Instant::now();
@@ -104,11 +99,10 @@ impl Case {
         }
         let rate = tokens.len() as f64 / began.elapsed().as_secs_f64().max(1e-9);
         let logits = stepper.logits();
-        if let Some((token, &found)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
-            return Err(Error::NonFiniteLogit { token, logits: logits.len(), found });
+        match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
+            Some((token, &found)) => Err(Error::NonFiniteLogit { token, logits: logits.len(), found }),
+            None => Ok(rate),
         }
-        self.last = Some(stepper);
-        Ok(rate)
     }
 }
 
@@ -153,7 +147,6 @@ impl Suite {
                 stepper: stepper.clone(),
                 tokens: random_tokens(model, test.end()),
                 deep: None,
-                last: None,
                 rates: Vec::new(),
             };
             case.deepen(self.cases.get(first..).unwrap_or_default())?;
@@ -178,11 +171,19 @@ impl Suite {
     /// Those of [`Stepper::feed`]; [`Error::NonFiniteLogit`] where the model gives no logits to speak of.
     pub fn warm_up(&mut self, done: &mut dyn FnMut()) -> Result<()> {
         self.run_reference();
-        for case in &mut self.cases {
+        for case in &self.cases {
             case.measure()?;
             done();
         }
         Ok(())
+    }
+
+    /// Runs the test of this number once and keeps nothing of it: after other work that left the caches cold.
+    ///
+    /// # Errors
+    /// Those of [`Suite::warm_up`].
+    pub fn warm_up_again(&self, case: usize) -> Result<()> {
+        self.cases.get(case).map_or(Ok(()), |case| case.measure().map(|_| ()))
     }
 
     /// Runs the reference workload and each test once; calls `done` after each test.

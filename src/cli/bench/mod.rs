@@ -97,13 +97,13 @@ struct Prediction {
 }
 
 impl Subject {
-    /// Predicts the tests, if that is wanted.
-    fn predict(&mut self, tests: &[Test]) -> Done {
-        let Some(advisor) = &self.advisor else { return Ok(()) };
+    /// Predicts the tests, if that is wanted; tells whether it is.
+    fn predict(&mut self, tests: &[Test]) -> Done<bool> {
+        let Some(advisor) = &self.advisor else { return Ok(false) };
         self.predictions.resize_with(tests.len(), Vec::new);
         let predictions = advisor.predict(tests, &self.options)?;
         self.predictions.iter_mut().zip(predictions).for_each(|(all, (_, rate))| all.push(rate));
-        Ok(())
+        Ok(true)
     }
 
     /// What was predicted of the test of this number, whose runs had these rates.
@@ -148,7 +148,9 @@ pub fn run(args: &Bench, common: &Common) -> Done {
         suite.begin_round();
         for (number, subject) in subjects.iter_mut().enumerate() {
             let own = number * tests.len()..(number + 1) * tests.len();
-            subject.predict(&tests)?;
+            if subject.predict(&tests)? {
+                suite.warm_up_again(own.start)?;
+            }
             // Who comes first takes turns, so that no one always has the machine as the other leaves it.
             let ours_first = round % 2 == 0;
             if ours_first {
