@@ -37,18 +37,20 @@ use crate::model::file::{ModelFile, OpenOptions};
 use crate::model::outline::Outline;
 use crate::speed::cost::{LARGEST, Shape, Walk, passes};
 use crate::speed::machine::memory;
+use crate::speed::memory::Memory;
 use crate::speed::{Cost, Options, Test};
 use crate::{Error, Result};
 
-/// Bytes of memory that stands in for weights where speed is measured: more than usual caches hold.
-const MEASURED: usize = 256 << 20;
+/// Bytes of memory that stands in for weights where speed is measured: more than caches hold, which on servers are of some hundred
+/// MiB; and how small a part of the memory that can be had.
+const MEASURED: usize = 1 << 30;
+const MEASURED_PART: u64 = 4;
 /// The same where only sizes count.
 const UNMEASURED: usize = 4 << 20;
 /// Seconds of carrying operations out, about: with the walks between them a measurement takes some two.
 const SECONDS: f64 = 1.2;
-/// Walks through a pass at least, and seconds of further ones: passes of short operations are walked through often.
+/// Walks through a pass at least.
 const WALKS: usize = 5;
-const WALKING: f64 = 0.1;
 /// The longest row of a tensor, and the most of its rows, that a model is believed to have.
 const LONGEST: usize = 1 << 22;
 
@@ -198,15 +200,17 @@ impl Advisor {
     /// [`Error::OutOfMemory`], [`Error::Threads`].
     pub fn predict(&self, tests: &[Test], options: &Options) -> Result<Vec<(Test, f64)>> {
         let weights = usize::try_from(self.weight_bytes()).unwrap_or(usize::MAX);
-        let outline = self.outline(weights.clamp(UNMEASURED, MEASURED))?;
+        let there = Memory::of_this_machine().map(|memory| (memory.available / MEASURED_PART) as usize);
+        let outline = self.outline(weights.min(MEASURED).min(there.unwrap_or(MEASURED)).max(1))?;
         let threads = self.make_threads()?;
-        let effort = Effort::Time(SECONDS);
-        let mut walk = Walk::new(&*outline.network, self.level, &threads, effort, options.cache);
+        let mut walk = Walk::new(&*outline.network, self.level, &threads, Effort::Time, options.cache);
+        let shapes: usize = tests.iter().map(|&test| passes(test, options).len()).sum();
+        let share = SECONDS / shapes.max(1) as f64;
         let mut predictions = Vec::new();
         for &test in tests {
             let mut seconds = 0.0;
             for (shape, times) in passes(test, options) {
-                seconds += pass_seconds(&mut walk, &shape)? * times as f64;
+                seconds += pass_seconds(&mut walk, &shape, share)? * times as f64;
             }
             predictions.push((test, test.tokens() as f64 / seconds));
         }
@@ -214,10 +218,11 @@ impl Advisor {
     }
 }
 
-/// The seconds of a pass: of its operations, and between them.
-fn pass_seconds(walk: &mut Walk<'_>, shape: &Shape) -> Result<f64> {
+/// The seconds of a pass, of its operations and between them, by carrying operations out for `granted` seconds.
+fn pass_seconds(walk: &mut Walk<'_>, shape: &Shape, granted: f64) -> Result<f64> {
+    walk.book.grant(granted);
     let (mut between, began) = (Vec::new(), Instant::now());
-    while between.len() < WALKS || began.elapsed().as_secs_f64() < WALKING {
+    while between.len() < WALKS || began.elapsed().as_secs_f64() < granted {
         between.push(walk.pass(shape)?);
     }
     Ok(walk.book.seconds() + median(&between))

@@ -285,7 +285,8 @@ impl Embedder {
     /// The tokens' vectors as the pooling asks: all of them, or what they become.
     fn pool(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let Embedder { model, pooling, cache, work, cancel, .. } = self;
-        let network = model.network();
+        let (network, pooling) = (model.network(), *pooling);
+        let mean = pooling == Pooling::Mean || pooling == Pooling::Rank && network.ranks_mean();
         // A text goes through an encoder in one pass: its tokens see those behind them.
         let batch = if network.is_encoder() { tokens.len() } else { BATCH };
         let mut cache = Cache::new(*cache, network.cache_layers());
@@ -294,13 +295,12 @@ impl Embedder {
         for part in tokens.chunks(batch) {
             let end = start + part.len();
             let outputs: Vec<usize> = match pooling {
-                Pooling::None | Pooling::Mean => (0..part.len()).collect(),
+                Pooling::None => (0..part.len()).collect(),
+                _ if mean => (0..part.len()).collect(),
                 Pooling::Cls => (start == 0).then_some(0).into_iter().collect(),
                 // An encoder's score is made of its first token, a decoder's of its last.
                 Pooling::Rank if network.is_encoder() => vec![0],
-                Pooling::Last | Pooling::Rank => {
-                    (end == tokens.len()).then(|| part.len() - 1).into_iter().collect()
-                }
+                _ => (end == tokens.len()).then(|| part.len() - 1).into_iter().collect(),
             };
             model.pass(work, |backend| {
                 let mut pass = Pass {
@@ -315,7 +315,7 @@ impl Embedder {
                 };
                 let Some(hidden) = network.hidden(&mut pass)? else { return Ok::<_, Error>(()) };
                 let numbers = backend.read(hidden);
-                if *pooling != Pooling::Mean {
+                if !mean {
                     rows.extend_from_slice(numbers);
                     return Ok(());
                 }
@@ -327,10 +327,10 @@ impl Embedder {
             })?;
             start = end;
         }
-        match pooling {
-            Pooling::Mean => Ok(sums.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect()),
-            _ => Ok(rows),
+        if mean {
+            return Ok(sums.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect());
         }
+        Ok(rows)
     }
 
     /// What the model makes of a pooled vector.

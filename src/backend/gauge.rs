@@ -1,8 +1,8 @@
-//! What passes cost: a backend that counts operations, and times each kind of them on this machine a few times only.
+//! What passes cost: a backend that counts operations, and times them on this machine for a while only.
 //!
-//! The network walks through its pass as ever; an operation that was timed often enough is not carried out again, its
-//! results are whatever lay in their place. So the passes of a model of many like layers take about as long as one layer, and
-//! what they would have taken is told by the operations' times.
+//! The network walks through its pass as ever. As long as there is time its operations are carried out, one behind the other as in
+//! a real pass, so that caches hold what they would hold; then only those of a kind that is not known yet are, and the results of
+//! the others are whatever lay in their place. What a pass would have taken is told by the kinds' times.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -30,11 +30,8 @@ const MULTIPLICATIONS: usize = 1 << 29;
 const BYTES: usize = 8 << 20;
 /// Multiplications of a product that is only tried.
 const TRIED: usize = 1 << 24;
-/// Times that an operation is carried out at least, and enough of them; short ones are carried out more often, for so large a
-/// part of the seconds that may be spent.
+/// Times that an operation is carried out at least.
 const LEAST: usize = 3;
-const ENOUGH: usize = 9;
-const PART: f64 = 1.0 / 64.0;
 /// Outputs of a matrix that may be a router's: what is read of its results should differ from token to token.
 const ROUTER: usize = 1024;
 
@@ -73,18 +70,42 @@ pub(crate) enum Effort {
     Count,
     /// Each kind once, large products with a few rows: so that memory is taken as by the real ones.
     Try,
-    /// Each kind some times, until so many seconds are spent.
-    Time(f64),
+    /// All of them, as long as the seconds last that were [granted](Book::grant).
+    Time,
 }
 
 /// An operation, as far as its time depends on it.
 type Kind = (&'static str, Option<GgmlType>, [usize; 6]);
 
-/// What is known of a kind: seconds of each time, and those that were spent on it.
+/// What is known of a kind: how often it was timed, and the seconds of the first time, of the slowest other, of all others.
 #[derive(Default)]
 struct Known {
-    times: Vec<f64>,
-    spent: f64,
+    times: usize,
+    first: f64,
+    slowest: f64,
+    others: f64,
+}
+
+impl Known {
+    fn add(&mut self, seconds: f64) {
+        if self.times == 0 {
+            self.first = seconds;
+        } else {
+            self.slowest = self.slowest.max(seconds);
+            self.others += seconds;
+        }
+        self.times += 1;
+    }
+
+    /// The mean, since passes take sums: but for the first time, which warms up, and the slowest, in which the machine may have
+    /// done something else.
+    fn seconds(&self) -> f64 {
+        match self.times {
+            0 | 1 => self.first,
+            2 => self.others,
+            times => (self.others - self.slowest) / (times - 2) as f64,
+        }
+    }
 }
 
 /// What is known of operations, and the account of the pass at hand.
@@ -95,8 +116,9 @@ pub(crate) struct Book {
     layers: usize,
     /// Seconds that each kind took.
     known: HashMap<Kind, Known>,
-    /// Seconds spent on carrying out operations.
+    /// Seconds spent on carrying out operations, and those that may be.
     spent: f64,
+    granted: f64,
     /// Keys and values to attend at one depth: layers of a shape that take turns.
     kept: Vec<(LayerShape, Cache, usize)>,
     /// Where they end, and whether one token attends them or more.
@@ -116,12 +138,18 @@ impl Book {
             layers: layers.max(1),
             known: HashMap::new(),
             spent: 0.0,
+            granted: 0.0,
             kept: Vec::new(),
             place: (0, false),
             counts: HashMap::new(),
             cost: Cost::default(),
             inside: 0.0,
         }
+    }
+
+    /// Lets so many seconds be spent from now on.
+    pub fn grant(&mut self, seconds: f64) {
+        (self.spent, self.granted) = (0.0, seconds);
     }
 
     /// Begins a new pass.
@@ -139,7 +167,7 @@ impl Book {
     /// Seconds that the pass's operations take.
     pub fn seconds(&self) -> f64 {
         let time = |(kind, count): (&Kind, &usize)| {
-            self.known.get(kind).map_or(0.0, |known| median(&known.times) * *count as f64)
+            self.known.get(kind).map_or(0.0, |known| known.seconds() * *count as f64)
         };
         self.counts.iter().map(time).sum()
     }
@@ -150,15 +178,13 @@ impl Book {
     }
 
     fn wants(&self, kind: &Kind) -> bool {
-        let (times, spent) = self.known.get(kind).map_or((0, 0.0), |known| (known.times.len(), known.spent));
+        let times = self.known.get(kind).map_or(0, |known| known.times);
         match self.effort {
             Effort::Count => false,
             Effort::Try => times == 0,
             // A machine that is too slow for the seconds still tells something of each kind.
-            Effort::Time(seconds) => {
-                times == 0
-                    || (times < LEAST && self.spent < 4.0 * seconds)
-                    || (self.spent < seconds && (times < ENOUGH || spent < PART * seconds))
+            Effort::Time => {
+                times == 0 || self.spent < self.granted || (times < LEAST && self.spent < 4.0 * self.granted)
             }
         }
     }
@@ -228,14 +254,12 @@ impl<'b> Gauge<'_, 'b> {
         let entered = Instant::now();
         *self.book.counts.entry(kind).or_default() += 1;
         let result = if self.book.wants(&kind) {
-            let times = self.book.known.get(&kind).map_or(0, |known| known.times.len());
+            let times = self.book.known.get(&kind).map_or(0, |known| known.times);
             let began = Instant::now();
             let result = real(&mut self.cpu, times);
             let took = began.elapsed().as_secs_f64();
             self.book.spent += took;
-            let known = self.book.known.entry(kind).or_default();
-            known.times.push(took * factor);
-            known.spent += took;
+            self.book.known.entry(kind).or_default().add(took * factor);
             result
         } else {
             blank(&mut self.cpu)
@@ -316,16 +340,21 @@ impl<'b> Gauge<'_, 'b> {
     }
 }
 
-/// A matrix of whatever lies in its place. What a router could be is made to differ from token to token.
-fn blank(cpu: &mut Cpu<'_>, rows: usize, width: usize) -> Result<Act> {
-    let (act, mut data) = cpu.make(rows, width)?;
+/// Makes rows of what could be a router's results differ from each other.
+fn scatter(width: usize, data: &mut [f32]) {
     if width <= ROUTER {
         let mut state = 1_u32;
-        for x in &mut data {
+        for x in data {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             *x = (state >> 8) as f32 / (1 << 24) as f32;
         }
     }
+}
+
+/// A matrix of whatever lies in its place. What a router could be is made to differ from token to token.
+fn blank(cpu: &mut Cpu<'_>, rows: usize, width: usize) -> Result<Act> {
+    let (act, mut data) = cpu.make(rows, width)?;
+    scatter(width, &mut data);
     cpu.put(act, data);
     Ok(act)
 }
@@ -363,7 +392,14 @@ impl Backend for Gauge<'_, '_> {
             cpu.release(mark);
             Ok(act)
         };
-        self.step(kind, factor, real, |cpu| blank(cpu, x.rows, rows))
+        let act = self.step(kind, factor, real, |cpu| blank(cpu, x.rows, rows))?;
+        // Weights that only stand in would send all tokens to the same experts.
+        let entered = Instant::now();
+        let mut data = self.cpu.take(act);
+        scatter(rows, &mut data);
+        self.cpu.put(act, data);
+        self.book.inside += entered.elapsed().as_secs_f64();
+        Ok(act)
     }
 
     fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
@@ -562,5 +598,21 @@ impl Backend for Gauge<'_, '_> {
 
     fn release(&mut self, mark: Mark) {
         self.cpu.release(mark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_the_first_time_nor_the_slowest_counts() {
+        let seconds = |times: &[f64]| {
+            let mut known = Known::default();
+            times.iter().for_each(|&time| known.add(time));
+            known.seconds()
+        };
+        assert_eq!([&[][..], &[9.0], &[9.0, 2.0]].map(seconds), [0.0, 9.0, 2.0]);
+        assert_eq!([&[9.0, 8.0, 2.0][..], &[0.0, 1.0, 2.0, 50.0]].map(seconds), [2.0, 1.5]);
     }
 }

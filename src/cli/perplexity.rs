@@ -28,6 +28,9 @@ pub struct Perplexity {
     text: PathBuf,
     #[command(flatten)]
     measured: Measured,
+    /// Begin each chunk N tokens behind the one before, and score its last N: sharper, and slower
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    stride: Option<u32>,
     /// The model to compare with
     #[arg(long, value_name = "MODEL")]
     reference: Option<PathBuf>,
@@ -42,7 +45,10 @@ pub fn run(args: &Perplexity, common: &Common) -> Done {
     let reference = args.reference.as_ref().map(|path| Source(Some(path)).model(common)).transpose()?;
     common.warn_of_context(&model);
     let cancel = CancelHandle::default();
-    let options = args.measured.options(common, &cancel);
+    let mut options = args.measured.options(common, &cancel);
+    if let Some(stride) = args.stride {
+        options = options.stride(stride as usize);
+    }
     let interrupt = Interrupt::new(cancel);
     let bar = progress::Estimating::new(if reference.is_some() { "divergence" } else { "perplexity" });
     let found = interrupt.during(|| match &reference {
@@ -55,6 +61,7 @@ pub fn run(args: &Perplexity, common: &Common) -> Done {
     let mut out = Out::new();
     if args.json {
         let mut json = of_perplexity(&found);
+        json.insert("stride".to_owned(), json!(args.stride));
         json.extend(compared.iter().map(|compared| ("divergence".to_owned(), of_divergence(compared))));
         return out.text(&format!("{:#}\n", Json::Object(json)));
     }
@@ -62,7 +69,8 @@ pub fn run(args: &Perplexity, common: &Common) -> Done {
     out.line(format_args!("bits per byte        {}", found.bits_per_byte))?;
     let eval::Perplexity { tokens, bytes, chunks, context, .. } = found;
     out.line(format_args!(
-        "scored               {tokens} tokens ({bytes} bytes) in {chunks} chunks of {context}"
+        "scored               {tokens} tokens ({bytes} bytes) in {chunks} chunks of {context}{}",
+        args.stride.map(|stride| format!(", {stride} apart")).unwrap_or_default()
     ))?;
     compared.map_or(Ok(()), |compared| table(&mut out, &compared))
 }

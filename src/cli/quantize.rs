@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use gristmill::GgmlType;
+use gristmill::gguf::Value;
 use gristmill::model::file::ModelFile;
-use gristmill::quantize::{Imatrix, Mix, Options, Plan, Splitting, plan, quantize};
+use gristmill::quantize::{Imatrix, Mix, Options, Plan, Planned, Splitting, plan, quantize};
+use serde_json::json;
 
 use super::args::Common;
 use super::failure::Failure;
@@ -21,11 +23,13 @@ use super::{Done, interrupt, progress};
 /// llama-quantize's name, such as Q4_K_M, Q8_0 or IQ3_XS; COPY changes nothing, which joins or splits files.
 /// A file in several parts is read by the name of any of them.
 #[derive(Args)]
+#[command(allow_missing_positional = true)]
 pub struct Quantize {
     /// The .gguf file to read, best in F32, F16 or BF16
     input: PathBuf,
-    /// The file to write
-    output: PathBuf,
+    /// The file to write; not needed with --dry-run
+    #[arg(required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
     /// The type or mix: Q4_K_M, Q8_0, ...
     #[arg(value_name = "TYPE")]
     mix: String,
@@ -57,6 +61,12 @@ pub struct Quantize {
     /// Leave output.weight as it is
     #[arg(long)]
     leave_output_tensor: bool,
+    /// Leave these layers out: 3,7,8, counted from 0
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    prune_layers: Vec<u32>,
+    /// Change a key of the metadata; TYPE is int, float, bool or str; may be given often
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = metadata)]
+    override_kv: Vec<(String, Value)>,
     /// Write as many parts as the input has
     #[arg(long)]
     keep_split: bool,
@@ -69,6 +79,9 @@ pub struct Quantize {
     /// Only say what would become of each tensor
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON: what would become of each tensor, or what was written
+    #[arg(long)]
+    json: bool,
 }
 
 fn ggml_type(name: &str) -> Result<GgmlType, String> {
@@ -83,6 +96,26 @@ fn tensor_type(pair: &str) -> Result<(String, GgmlType), String> {
         Some((pattern, ty)) if !pattern.is_empty() => Ok((pattern.to_owned(), ggml_type(ty)?)),
         _ => Err("expected PATTERN=TYPE, as in ffn_down=q6_K".to_owned()),
     }
+}
+
+/// A key and its value, as llama.cpp's programs write them.
+fn metadata(text: &str) -> Result<(String, Value), String> {
+    let expected = || {
+        "expected KEY=TYPE:VALUE, as in general.name=str:Mine, with int of 32 bits, float, bool (true, false) or str".to_owned()
+    };
+    let (key, typed) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(expected)?;
+    let (ty, value) = typed.split_once(':').ok_or_else(expected)?;
+    let value = match ty {
+        // Without its sign, as llama-quantize writes it.
+        "int" => {
+            value.parse::<i64>().ok().and_then(|int| u32::try_from(int.unsigned_abs()).ok()).map(Value::U32)
+        }
+        "float" => value.parse().ok().map(Value::F32),
+        "bool" => value.parse().ok().map(Value::Bool),
+        "str" => Some(Value::from(value)),
+        _ => None,
+    };
+    Ok((key.to_owned(), value.ok_or_else(expected)?))
 }
 
 pub fn size(text: &str) -> Result<u64, String> {
@@ -130,6 +163,10 @@ impl Quantize {
             });
             options = options.imatrix(imatrix);
         }
+        options = options.prune_layers(self.prune_layers.iter().copied());
+        for (key, value) in &self.override_kv {
+            options = options.metadata(key, value.clone());
+        }
         if self.keep_split {
             options = options.splitting(Splitting::Keep);
         } else if let Some(most) = self.split_max_size {
@@ -160,16 +197,26 @@ pub fn run(args: &Quantize, common: &Common) -> Done {
             plan.fallbacks
         ));
     }
-    if args.dry_run {
-        return list(&plan);
-    }
+    let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) else {
+        return list(&plan, args.json);
+    };
     let stop = interrupt::flag();
     let bar = progress::bytes("quantizing", plan.bytes_before());
-    let report = quantize(&args.input, &args.output, &options, |progress| {
+    let report = quantize(&args.input, output, &options, |progress| {
         bar.at(progress.done as usize);
         if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     drop(bar);
+    if args.json {
+        let json = json!({
+            "files": report.files,
+            "bytes_before": report.bytes_before,
+            "bytes_after": report.bytes_after,
+            "fallbacks": report.fallbacks,
+            "requantized": report.requantized,
+        });
+        return Out::new().text(&format!("{json:#}\n"));
+    }
     for file in &report.files {
         note(format_args!("wrote {}", file.display()));
     }
@@ -182,13 +229,38 @@ fn sizes(before: u64, after: u64) -> String {
     format!("tensors: {:.2} MiB before, {:.2} MiB after", mib(before), mib(after))
 }
 
-fn list(plan: &Plan) -> Done {
+fn list(plan: &Plan, as_json: bool) -> Done {
+    if let Some(tensor) = &plan.unweighed {
+        note(format_args!("note: this needs an importance matrix (--imatrix), for `{tensor}` above all"));
+    }
     let mut out = Out::new();
+    if as_json {
+        let tensor = |planned: &Planned| {
+            json!({
+                "name": planned.name,
+                "shape": planned.tensor.shape(),
+                "from": planned.tensor.ty.name(),
+                "to": planned.ty.name(),
+                "bytes": planned.bytes,
+                "part": planned.part,
+            })
+        };
+        let json = json!({
+            "tensors": plan.tensors.iter().map(tensor).collect::<Vec<_>>(),
+            "bytes_before": plan.bytes_before(),
+            "bytes_after": plan.bytes_after(),
+            "fallbacks": plan.fallbacks,
+            "requantized": plan.requantized,
+            "parts": plan.parts,
+            "needs_importance": plan.unweighed.is_some(),
+        });
+        return out.text(&format!("{json:#}\n"));
+    }
     for planned in &plan.tensors {
         let tensor = &planned.tensor;
         out.line(format_args!(
             "{:<40} {:>20} {:>8} -> {:<8} {:>12} bytes",
-            tensor.name,
+            planned.name,
             tensor.shape_text(),
             tensor.ty,
             planned.ty,
@@ -197,4 +269,23 @@ fn list(plan: &Plan) -> Done {
     }
     out.line(format_args!("{}", sizes(plan.bytes_before(), plan.bytes_after())))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_are_written_as_for_llama_quantize() {
+        let value = |text: &str| metadata(text).map(|(key, value)| format!("{key} {} {value}", value.ty()));
+        assert_eq!(value("a.b=int:-3").unwrap(), "a.b u32 3");
+        assert_eq!(value("a=float:1e-5").unwrap(), "a f32 0.00001");
+        assert_eq!(value("a=bool:true").unwrap(), "a bool true");
+        assert_eq!(value("a=str:x=y:z").unwrap(), format!("a str {}", Value::from("x=y:z")));
+        for text in
+            ["", "a", "=int:1", "a=int", "a=int:x", "a=int:5000000000", "a=bool:1", "a=u8:1", "a=float:"]
+        {
+            assert!(metadata(text).is_err(), "{text}");
+        }
+    }
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use gristmill::model::ModelOptions;
 use gristmill::quantize::Mix;
 use gristmill::report::data::Use;
-use gristmill::report::{Difference, Options, Progress, run as make, verify};
+use gristmill::report::{Again, Difference, Options, Progress, peak, run as make, verify};
 use gristmill::{BackendKind, CacheType};
 use serde_json::json;
 
@@ -29,10 +30,10 @@ pub struct Report {
     #[arg(required_unless_present = "verify")]
     models: Vec<PathBuf>,
     /// The text to read
-    #[arg(long, value_name = "FILE", required_unless_present = "verify")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["verify", "alone"])]
     text: Option<PathBuf>,
     /// The folder to write into
-    #[arg(long, value_name = "DIR", required_unless_present = "verify")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["verify", "alone"])]
     out: Option<PathBuf>,
     /// The model to compare with [default: the one that is quantized, or that of the most bits per weight]
     #[arg(long, value_name = "MODEL")]
@@ -62,9 +63,12 @@ pub struct Report {
     #[arg(long = "use", value_name = "USE", default_value = "chat",
           value_parser = PossibleValuesParser::new(Use::ALL.map(Use::name)))]
     wanted_for: String,
-    /// Measure the figures of this report.json again, and say what differs; ends with 1 where anything does but speeds
+    /// Measure the figures of this report.json again, and say what differs; ends with 1 where anything does but speeds and memory
     #[arg(long, value_name = "FILE", conflicts_with_all = ["models", "text", "out"])]
     verify: Option<PathBuf>,
+    /// Run one model once, and print the bytes that this process held at most
+    #[arg(long, hide = true, conflicts_with_all = ["verify", "text", "out"])]
+    alone: bool,
     /// Print JSON: what was written, or what differs
     #[arg(long)]
     json: bool,
@@ -110,6 +114,9 @@ pub fn run(args: &Report, common: &Common) -> Done {
     if let Some(path) = &args.verify {
         return again(path, args.json, common);
     }
+    if args.alone {
+        return alone(args, common);
+    }
     let (Some(text), Some(out)) = (&args.text, &args.out) else {
         return Err(Failure::Usage("expected --text and --out".to_owned()));
     };
@@ -127,6 +134,7 @@ pub fn run(args: &Report, common: &Common) -> Done {
     options.wanted_for = Use::named(&args.wanted_for).unwrap_or_default();
     options.threads = common.threads.map(Into::into);
     options.level = common.level()?;
+    options.program = std::env::current_exe().ok();
     options.command = command();
     let mut watch = Watch::new();
     let outcome = make(&options, &mut |at| watch.at(at))?;
@@ -150,6 +158,26 @@ pub fn run(args: &Report, common: &Common) -> Done {
     Ok(())
 }
 
+/// What [`Options::program`] is asked for.
+fn alone(args: &Report, common: &Common) -> Done {
+    let [model] = args.models.as_slice() else {
+        return Err(Failure::Usage("expected one MODEL with --alone".to_owned()));
+    };
+    let mut settings = Options::new("", "").settings;
+    (settings.prompt, settings.generate) = (args.prompt as usize, args.generate as usize);
+    let mut options = ModelOptions::default();
+    if let Some(threads) = common.threads {
+        options = options.threads(threads.into());
+    }
+    if let Some(level) = common.level()? {
+        options = options.level(level.name());
+    }
+    match peak(model, &settings, &options)? {
+        Some(bytes) => Out::new().line(format_args!("{bytes}")),
+        None => Ok(()),
+    }
+}
+
 /// The command line, as a shell would take it again.
 fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
@@ -164,7 +192,9 @@ fn command() -> String {
 /// Verifies a report.
 fn again(path: &Path, as_json: bool, common: &Common) -> Done {
     let mut watch = Watch::new();
-    let found = verify(path, common.threads.map(Into::into), common.level()?, &mut |at| watch.at(at))?;
+    let (threads, level, program) =
+        (common.threads.map(Into::into), common.level()?, std::env::current_exe().ok());
+    let found = verify(path, &Again { threads, level, program }, &mut |at| watch.at(at))?;
     drop(watch);
     let mut out = Out::new();
     if as_json {
@@ -182,14 +212,14 @@ fn again(path: &Path, as_json: bool, common: &Common) -> Done {
     } else {
         for Difference { cell, what, expected, found, exact } in &found {
             let cell = cell.as_deref().unwrap_or("report");
-            let kind = if *exact { "differs" } else { "speed  " };
+            let kind = if *exact { "differs" } else { "moved  " };
             out.line(format_args!("{kind} {cell} {what}: expected {expected}, found {found}"))?;
         }
     }
     match found.iter().filter(|found| found.exact).count() {
         0 => {
             note(format_args!(
-                "{}: every figure is the same, but for speeds that are told above",
+                "{}: every figure is the same, but for speeds and memory that are told above",
                 path.display()
             ));
             Ok(())

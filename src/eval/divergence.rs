@@ -4,7 +4,7 @@ use gristmill_kernels::logits::divergence as kl;
 
 use super::perplexity::bytes;
 use super::reader::{Logits, Reader, parts};
-use super::text::{Chunks, halves};
+use super::text::Chunks;
 use super::{Distribution, Estimate, Options, Perplexity, Progress, Share};
 use crate::model::Model;
 use crate::{Error, Result};
@@ -61,7 +61,7 @@ pub fn divergence(
     let (level, together) = (model.level(), reader.positions_together());
     let (mut compared, mut scored_bytes): (Vec<Compared>, usize) = (Vec::new(), 0);
     for (number, chunk) in chunks.iter().enumerate() {
-        let (tokens, targets) = halves(&chunk);
+        let (tokens, targets) = chunks.apart(&chunk);
         scored_bytes += bytes(reference, targets)?;
         let (mut sequence, mut reference_sequence) = (reader.begin(), reference_reader.begin());
         for part in parts(tokens, targets, options.batch) {

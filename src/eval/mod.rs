@@ -45,6 +45,7 @@ const CONTEXT: usize = 512;
 #[must_use]
 pub struct Options {
     context: Option<usize>,
+    stride: Option<usize>,
     limit: Option<usize>,
     batch: usize,
     cache: CacheTypes,
@@ -54,7 +55,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (cache, cancel) = (CacheTypes::default(), CancelHandle::default());
-        Options { context: None, limit: None, batch: CONTEXT, cache, cancel }
+        Options { context: None, stride: None, limit: None, batch: CONTEXT, cache, cancel }
     }
 }
 
@@ -63,6 +64,15 @@ impl Options {
     /// of other lengths are not comparable. For tasks the most tokens of one; by default what the model was trained for.
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = Some(tokens);
+        self
+    }
+
+    /// Lets each chunk begin so many tokens behind the one before, fewer than a chunk has, and scores that many at the end of
+    /// each: every token then sees nearly a whole chunk before it. No BOS takes the place of a token. This is llama-perplexity's
+    /// `--ppl-stride`, but for the chunks' length, which there is more than the context that was asked for: half a stride more,
+    /// made a multiple of 256.
+    pub fn stride(mut self, tokens: usize) -> Self {
+        self.stride = Some(tokens);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 use super::reader::Reader;
-use super::text::{Chunks, halves};
+use super::text::Chunks;
 use super::{Estimate, Options, Progress};
 use crate::Result;
 use crate::model::Model;
@@ -56,11 +56,11 @@ pub(super) fn bytes(model: &Model, tokens: &[u32]) -> Result<usize> {
 /// The text is encoded as a whole, without looking for special tokens in it, and cut into chunks of
 /// [`context`](Options::context) tokens; what is left over is dropped. In each chunk BOS takes the place of the first token
 /// where the model wants one, the first half is there to be seen only, and the tokens behind it are scored, each by what the
-/// model makes of those before it.
+/// model makes of those before it. With a [`stride`](Options::stride) chunks overlap instead.
 ///
 /// # Errors
 /// [`Error::TextTooShort`](crate::Error::TextTooShort) for less than a chunk;
-/// [`Error::InvalidOption`](crate::Error::InvalidOption) for chunks of less than 8 tokens, or none;
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) for chunks of less than 8 tokens, or none, or a stride that is none;
 /// [`Error::NoNextToken`](crate::Error::NoNextToken) for an encoder;
 /// [`Error::NonFiniteLogit`](crate::Error::NonFiniteLogit) for damaged weights;
 /// [`Error::Cancelled`](crate::Error::Cancelled); those of the tokenizer.
@@ -74,7 +74,7 @@ pub fn perplexity(
     let chunks = Chunks::new(model, text, options)?;
     let (mut losses, mut scored_bytes) = (Vec::new(), 0);
     for (number, chunk) in chunks.iter().enumerate() {
-        let (tokens, targets) = halves(&chunk);
+        let (tokens, targets) = chunks.apart(&chunk);
         losses.extend(reader.losses(&mut reader.begin(), tokens, targets)?);
         scored_bytes += bytes(model, targets)?;
         let estimate = Some(Estimate::mean(losses.iter().copied()).exp());

@@ -8,12 +8,16 @@ use crate::{Error, Result};
 /// The fewest tokens of a chunk: so few that there is something to score behind its first half.
 const LEAST: usize = 8;
 
-/// The chunks of a text: each as long as the context, none overlapping another, what is left over dropped.
+/// The chunks of a text: each as long as the context, what is left over dropped.
 pub(super) struct Chunks {
     tokens: Vec<u32>,
     /// What stands in the place of each chunk's first token.
     bos: Option<u32>,
     context: usize,
+    /// From the beginning of a chunk to that of the next.
+    step: usize,
+    /// How many tokens at the end of each are scored.
+    scored: usize,
     count: usize,
 }
 
@@ -26,19 +30,31 @@ impl Chunks {
         }
         let tokens = encode(model, text)?;
         let tokenizer = model.tokenizer()?;
-        let bos = if tokenizer.add_bos() { tokenizer.special_tokens().bos } else { None };
+        // llama-perplexity means to put it into overlapping chunks too, and does so only once they are read.
+        let wanted = tokenizer.add_bos() && options.stride.is_none();
+        let bos = if wanted { tokenizer.special_tokens().bos } else { None };
         model.check_tokens(&tokens)?;
         model.check_tokens(bos.as_slice())?;
-        let whole = tokens.len() / context;
+        let (step, scored, whole, needed) = match options.stride {
+            // Of the predictions of the first half none counts: it is there to be seen.
+            None => (context, context - context / 2 - 1, tokens.len() / context, context),
+            Some(stride) if (1..context).contains(&stride) => {
+                (stride, stride, tokens.len().saturating_sub(context).div_ceil(stride), context + 1)
+            }
+            Some(stride) => {
+                let (expected, found) = (format!("1 to {}", context - 1), stride.to_string());
+                return Err(Error::InvalidOption { option: "stride", expected, found });
+            }
+        };
         let count = options.limit.map_or(whole, |limit| limit.min(whole));
         if whole == 0 {
-            return Err(Error::TextTooShort { tokens: tokens.len(), needed: context });
+            return Err(Error::TextTooShort { tokens: tokens.len(), needed });
         }
         if count == 0 {
             let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
             return Err(Error::InvalidOption { option: "limit", expected, found });
         }
-        Ok(Chunks { tokens, bos, context, count })
+        Ok(Chunks { tokens, bos, context, step, scored, count })
     }
 
     /// How many there are.
@@ -54,15 +70,18 @@ impl Chunks {
             }
             tokens
         };
-        self.tokens.chunks_exact(self.context).take(self.count).map(move |chunk| bos(chunk.to_vec()))
+        self.tokens
+            .windows(self.context)
+            .step_by(self.step)
+            .take(self.count)
+            .map(move |chunk| bos(chunk.to_vec()))
     }
-}
 
-/// Takes a chunk apart: the tokens to read, and those to score, which end one token later. Of the predictions of the first
-/// half none counts: it is there to be seen.
-pub(super) fn halves(chunk: &[u32]) -> (&[u32], &[u32]) {
-    let read = chunk.split_last().map_or(chunk, |(_, read)| read);
-    (read, chunk.get(chunk.len() / 2 + 1..).unwrap_or_default())
+    /// Takes a chunk apart: the tokens to read, and those to score, which end one token later.
+    pub fn apart<'c>(&self, chunk: &'c [u32]) -> (&'c [u32], &'c [u32]) {
+        let read = chunk.split_last().map_or(chunk, |(_, read)| read);
+        (read, chunk.get(chunk.len().saturating_sub(self.scored)..).unwrap_or_default())
+    }
 }
 
 /// The tokens of a text that goes on: BOS before it where the model wants that, and nothing behind it.

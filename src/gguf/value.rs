@@ -212,6 +212,23 @@ macro_rules! values {
                 }
             }
 
+            /// Leaves only the elements at places that `keep` says yes to.
+            pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+                let mut at = 0;
+                let mut next = || {
+                    at += 1;
+                    keep(at - 1)
+                };
+                match self {
+                    $(Self::$variant(elements) => elements.retain(|_| next()),)*
+                    Self::String(strings) => {
+                        let kept = strings.iter().filter(|_| next()).collect();
+                        *strings = kept;
+                    }
+                    Self::Array(arrays) => arrays.retain(|_| next()),
+                }
+            }
+
             /// The element at `index`, as a value of its own.
             pub fn get(&self, index: usize) -> Option<Value> {
                 match self {

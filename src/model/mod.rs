@@ -323,6 +323,10 @@ pub(crate) trait Network: Send + Sync {
     fn project(&self, _pass: &mut Pass<'_>, pooled: Act) -> Result<Act> {
         Ok(pooled)
     }
+    /// Whether [`Network::rank`] wants the mean of all tokens rather than one of them.
+    fn ranks_mean(&self) -> bool {
+        false
+    }
     /// Scores of pooled vectors `[texts, width]`, by the head of a reranking model: `None` where there is none.
     fn rank(&self, _pass: &mut Pass<'_>, _pooled: Act) -> Result<Option<Act>> {
         Ok(None)

@@ -41,8 +41,12 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
             ..Block::bare(attention, Some(Box::new(feed_forward)))
         })
     };
-    Ok(Box::new(Decoder {
-        embedding_norm: Some(Norms::Layer.load(loader, "token_embd_norm", width)?),
-        ..Decoder::load(loader, sizes, Norms::Layer, ropes, block)?
-    }))
+    let mut decoder = Decoder::load(loader, sizes, Norms::Layer, ropes, block)?;
+    decoder.embedding_norm = Some(Norms::Layer.load(loader, "token_embd_norm", width)?);
+    let scored = loader.metadata().contains(&loader.key("classifier.pooling_type"));
+    if let Some(head) = &mut decoder.rank_head {
+        head.activation = Some(Activation::Gelu);
+        head.of_mean |= !scored;
+    }
+    Ok(Box::new(decoder))
 }

@@ -12,5 +12,8 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
     let attention = |loader: &Loader<'_>, layer, width, heads| {
         SelfAttention::load(loader, layer, width, heads)?.need_norms(loader, layer)
     };
-    Ok(Box::new(llama::decoder(loader, Pairing::Halves, attention)?))
+    let mut decoder = llama::decoder(loader, Pairing::Halves, attention)?;
+    // Its scores are of yes and no.
+    decoder.rank_head.iter_mut().for_each(|head| head.softmax = true);
+    Ok(Box::new(decoder))
 }

@@ -21,10 +21,12 @@
 
 mod imatrix;
 mod mix;
+mod prune;
 mod rules;
 mod stream;
 mod write;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,7 @@ use crate::{Error, Result};
 
 pub use imatrix::{Imatrix, ImatrixSums, TensorSums};
 pub use mix::Mix;
+use prune::Kept;
 use rules::Rules;
 
 /// What to make of a file.
@@ -51,6 +54,8 @@ pub struct Options {
     output_type: Option<GgmlType>,
     token_embedding_type: Option<GgmlType>,
     imatrix: Option<Imatrix>,
+    pruned: BTreeSet<u32>,
+    metadata: Vec<(String, Value)>,
     splitting: Splitting,
     threads: Option<usize>,
     level: Option<Level>,
@@ -79,6 +84,8 @@ impl Options {
             output_type: None,
             token_embedding_type: None,
             imatrix: None,
+            pruned: BTreeSet::new(),
+            metadata: Vec::new(),
             splitting: Splitting::One,
             threads: None,
             level: None,
@@ -121,6 +128,18 @@ impl Options {
         self
     }
 
+    /// Leaves these layers out, counted from 0. The others close up, and `block_count` tells how many are left.
+    pub fn prune_layers(mut self, layers: impl IntoIterator<Item = u32>) -> Self {
+        self.pruned.extend(layers);
+        self
+    }
+
+    /// Gives the result this value under `key`, in place of the file's own. The rules see it too, where they ask for it.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.metadata.push((key.into(), value.into()));
+        self
+    }
+
     /// Splits the result.
     pub fn splitting(mut self, splitting: Splitting) -> Self {
         self.splitting = splitting;
@@ -145,6 +164,8 @@ impl Options {
 pub struct Planned {
     /// The tensor as it is in the input.
     pub tensor: TensorInfo,
+    /// The name that it will have: another where layers before it are left out.
+    pub name: String,
     /// The type that it will have.
     pub ty: GgmlType,
     /// Bytes that it will have.
@@ -164,6 +185,8 @@ pub struct Plan {
     pub requantized: usize,
     /// How many files there will be.
     pub parts: usize,
+    /// The first tensor whose type would make garbage of it without the importance matrix that is not there.
+    pub unweighed: Option<String>,
 }
 
 impl Plan {
@@ -207,8 +230,8 @@ pub struct Report {
 /// Says what would become of an open file.
 ///
 /// # Errors
-/// [`Error::ImportanceMissing`] where a tensor cannot do without an importance matrix; [`Error::TensorPattern`],
-/// [`Error::TensorLayer`], [`Error::TensorRow`], [`Error::TensorType`]; what is wrong with the metadata.
+/// [`Error::TensorPattern`], [`Error::TensorLayer`], [`Error::TensorRow`], [`Error::TensorType`]; [`Error::InvalidOption`] where
+/// layers that are not there are to be left out, or all; what is wrong with the metadata.
 pub fn plan(file: &ModelFile, options: &Options) -> Result<Plan> {
     let mut tensors: Vec<(usize, &TensorInfo)> = (file.parts().enumerate())
         .flat_map(|(part, (_, gguf))| gguf.tensors.iter().map(move |tensor| (part, tensor)))
@@ -218,15 +241,23 @@ pub fn plan(file: &ModelFile, options: &Options) -> Result<Plan> {
         // As llama.cpp sorts them: by layer, those of none first, and by name.
         _ => tensors.sort_by(|(_, a), (_, b)| order(&a.name).cmp(&order(&b.name))),
     }
-    let infos: Vec<&TensorInfo> = tensors.iter().map(|(_, tensor)| *tensor).collect();
-    let mut rules = Rules::new(options, file.metadata(), &infos)?;
-    let mut plan = Plan { tensors: Vec::new(), fallbacks: 0, requantized: 0, parts: 1 };
+    let metadata = metadata(file, options);
+    let kept = Kept::new(&options.pruned, &metadata)?;
+    let named: Vec<(usize, &TensorInfo, TensorInfo)> = (tensors.into_iter())
+        .filter_map(|(part, tensor)| {
+            let name = kept.name(&tensor.name)?;
+            Some((part, tensor, TensorInfo { name, ..tensor.clone() }))
+        })
+        .collect();
+    let infos: Vec<&TensorInfo> = named.iter().map(|(_, _, named)| named).collect();
+    let mut rules = Rules::new(options, &metadata, &infos)?;
+    let mut plan = Plan { tensors: Vec::new(), fallbacks: 0, requantized: 0, parts: 1, unweighed: None };
     let mut filled = 0_u64;
-    for (part, tensor) in tensors {
-        let ty = rules.ty(tensor)?;
+    for &(part, tensor, ref named) in &named {
+        let ty = rules.ty(named)?;
         let changes = ty != tensor.ty;
         if changes && rules::wants_importance(&tensor.name, ty, options.mix.0) && options.imatrix.is_none() {
-            return Err(Error::ImportanceMissing { tensor: tensor.name.clone(), ty });
+            plan.unweighed.get_or_insert_with(|| tensor.name.clone());
         }
         if changes && !(tensor.ty.is_computable() && ty.is_encodable()) {
             let ty = if ty.is_encodable() { tensor.ty } else { ty };
@@ -253,7 +284,7 @@ pub fn plan(file: &ModelFile, options: &Options) -> Result<Plan> {
         };
         plan.parts = plan.parts.max(part + 1);
         plan.requantized += usize::from(changes && tensor.ty.block_len() > 1);
-        plan.tensors.push(Planned { tensor: tensor.clone(), ty, bytes, part });
+        plan.tensors.push(Planned { tensor: tensor.clone(), name: named.name.clone(), ty, bytes, part });
     }
     plan.fallbacks = rules.fallbacks;
     if plan.parts > usize::from(u16::MAX) {
@@ -268,7 +299,7 @@ fn order(name: &str) -> (i64, &str) {
     (rules::layer(name).unwrap_or(-1), name)
 }
 
-/// The metadata of the file to be.
+/// The metadata of the file to be, with all layers.
 fn metadata(file: &ModelFile, options: &Options) -> Metadata {
     let mut metadata = file.metadata().clone();
     let mut set_last = |key: &str, value: Value| {
@@ -280,6 +311,9 @@ fn metadata(file: &ModelFile, options: &Options) -> Metadata {
     let own = file.metadata().u32("general.file_type").ok().flatten();
     if let Some(id) = options.mix.id().or(own) {
         set_last("general.file_type", Value::U32(id));
+    }
+    for (key, value) in &options.metadata {
+        set_last(key, value.clone());
     }
     for (key, value) in options.imatrix.iter().flat_map(imatrix::provenance) {
         set_last(key, value);
@@ -327,13 +361,19 @@ pub fn quantize(
     let (input, output) = (input.as_ref(), output.as_ref());
     let file = ModelFile::open(input)?;
     let plan = plan(&file, options)?;
+    if let Some(tensor) = &plan.unweighed {
+        let ty = plan.tensors.iter().find(|planned| planned.tensor.name == *tensor).map(|planned| planned.ty);
+        return Err(Error::ImportanceMissing { tensor: tensor.clone(), ty: ty.unwrap_or(GgmlType::F32) });
+    }
     let names = names(output, plan.parts)?;
     for (path, _) in file.parts() {
         if let Some(name) = names.iter().find(|name| path.is_some_and(|path| write::same_file(path, name))) {
             return Err(Error::QuantizeOntoInput { path: name.clone() });
         }
     }
-    stream::run(&file, options, &plan, &names, metadata(&file, options), progress)?;
+    let mut metadata = metadata(&file, options);
+    Kept::new(&options.pruned, &metadata)?.tell(&mut metadata)?;
+    stream::run(&file, options, &plan, &names, metadata, progress)?;
     Ok(Report {
         files: names,
         bytes_before: plan.bytes_before(),

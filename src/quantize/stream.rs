@@ -95,7 +95,7 @@ pub(super) fn run(
         for planned in tensors() {
             let tensor = &planned.tensor;
             let shape = tensor.shape().get(..rules::dims(tensor)).unwrap_or_else(|| tensor.shape());
-            writer.tensor(&tensor.name, shape, planned.ty)?;
+            writer.tensor(&planned.name, shape, planned.ty)?;
         }
         let in_file = |error: Error| error.in_file(name);
         let mut out = writer.start(unfinished.begin(name)?).map_err(in_file)?;
@@ -148,7 +148,7 @@ fn copy(
         if let Some(found) = first_damaged_block(tensor.ty, bytes) {
             return Err(damaged(planned, tensor.ty, at / block as u64 + found as u64));
         }
-        out.write(&tensor.name, bytes)?;
+        out.write(&planned.name, bytes)?;
         at += len as u64;
         tell_flow(tell(len as u64))?;
     }
@@ -240,7 +240,7 @@ impl Convert<'_> {
             for place in places {
                 place.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
             }
-            out.write(&tensor.name, &written)?;
+            out.write(&self.planned.name, &written)?;
             tell_flow(tell(((end - begin) * from_bytes) as u64))?;
             begin = end;
         }

@@ -61,7 +61,14 @@ pub const COLUMNS: [Column; 13] = [
         name: "bits per weight",
         value: |cell| Field::plain(bits(cell.size.bits_per_weight), cell.size.bits_per_weight),
     },
-    Column { name: "memory", value: |cell| Field::plain(size(cell.memory), cell.memory as f64) },
+    Column {
+        name: "memory (measured)",
+        value: |cell| Field {
+            text: size(cell.memory),
+            small: cell.peak.map(size).unwrap_or_default(),
+            key: cell.memory as f64,
+        },
+    },
     Column {
         name: "prompt, tokens/s",
         value: |cell| Field::rate(cell.speed.as_ref().map(|speed| &speed.prompt)),

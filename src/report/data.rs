@@ -20,6 +20,10 @@ pub struct Report {
     pub reference: Cell,
     /// The models that are compared, the largest first.
     pub cells: Vec<Cell>,
+    /// Most less least of a fixed workload's speed, run before each turn, as a part of the median: how much the machine moved while
+    /// speeds were measured; `None` where nothing was timed.
+    #[serde(default)]
+    pub drift: Option<f64>,
     /// What to take.
     pub recommendation: Recommendation,
 }
@@ -104,6 +108,10 @@ pub struct Cell {
     pub size: Size,
     /// Bytes that running takes: the file, and the cache of [`Settings::memory_context`] tokens.
     pub memory: u64,
+    /// The most bytes that a process held which did nothing but run it, with the prompt and the generation that are timed; `None`
+    /// where that was not measured.
+    #[serde(default)]
+    pub peak: Option<u64>,
     /// How well it predicts the text.
     pub quality: Quality,
     /// How fast it is; `None` where nothing was timed.
@@ -197,6 +205,17 @@ pub struct Speed {
     pub prompt: Rate,
     /// Tokens that are generated in a second.
     pub generate: Rate,
+}
+
+/// A model's turn in a round: one run of each test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Turn {
+    /// How often in a second the fixed workload could be done right before.
+    pub reference: f64,
+    /// Tokens of the prompt in a second.
+    pub prompt: f64,
+    /// Tokens that were generated in a second.
+    pub generate: f64,
 }
 
 /// Tokens per second, over several runs.

@@ -1,18 +1,19 @@
 //! What is measured of a model: the one place that asks `eval` and `speed`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::encode::decode;
 use gristmill_kernels::simd::Level;
 
-use super::data::{Divergence, Measured, Quality, Rate, Settings, Size, Speed, TensorError, TypeShare};
+use super::data::{Divergence, Measured, Quality, Rate, Settings, Size, Speed, TensorError, Turn, TypeShare};
 use crate::backend::cpu::threads::{Team, Threads};
 use crate::eval::{self, Estimate};
-use crate::generate::CancelHandle;
-use crate::model::Model;
+use crate::generate::{CancelHandle, StepperOptions};
 use crate::model::file::{ModelFile, TensorView};
-use crate::speed::{self, Case, Suite, Test};
+use crate::model::{Model, ModelOptions};
+use crate::speed::{self, Case, Figures, Remark, Suite, Test, memory};
 use crate::{Error, Result};
 
 /// Hears how far a measurement is, so many parts of so many; an error ends it.
@@ -88,26 +89,50 @@ pub fn quality(
     })
 }
 
-/// How fast `model` is; `None` where nothing is to be timed.
-pub fn speed(model: &Model, settings: &Settings, tell: Tell<'_>) -> Result<Option<Speed>> {
-    if settings.runs == 0 {
-        return Ok(None);
-    }
-    let tests = [Test::prompt(settings.prompt), Test::generate(settings.generate)];
-    let mut suite = Suite::new(model)?;
-    suite.add(model, &speed::Options::default(), &tests)?;
-    suite.warm_up(&mut || ())?;
-    for run in 0..settings.runs {
-        tell(run, settings.runs)?;
-        suite.round(&mut || ())?;
-    }
-    let rate = |case: Option<&Case>| {
-        let case = case.ok_or(Error::Internal { what: "a test of speed that is gone" })?;
-        let found = case.figures().ok_or(Error::Internal { what: "a test of speed without runs" })?;
-        let remark = suite.remark(case).map(|remark| remark.to_string());
-        Ok::<_, Error>(Rate { median: found.median, least: found.least, most: found.most, remark })
+/// One run of each test, after one that warms up and brings in what of the file is not in memory.
+pub fn turn(suite: &mut Suite, model: &Model, settings: &Settings) -> Result<Turn> {
+    let options = speed::Options::default();
+    speed::first_token(model, &options, 1)?;
+    suite.add(model, &options, &[Test::prompt(settings.prompt), Test::generate(settings.generate)])?;
+    suite.round(&mut || ())?;
+    let cases = suite.take_cases();
+    let last = |rates: Option<&[f64]>| {
+        let last = rates.and_then(<[f64]>::last).copied();
+        last.ok_or(Error::Internal { what: "a test of speed without runs" })
     };
-    Ok(Some(Speed { prompt: rate(suite.cases().first())?, generate: rate(suite.cases().get(1))? }))
+    Ok(Turn {
+        reference: last(Some(suite.reference()))?,
+        prompt: last(cases.first().map(Case::rates))?,
+        generate: last(cases.get(1).map(Case::rates))?,
+    })
+}
+
+/// What a model's turns say together; `None` of no turns.
+pub fn speed(turns: &[Turn]) -> Option<Speed> {
+    let all = |of: fn(&Turn) -> f64| turns.iter().map(of).collect::<Vec<f64>>();
+    let reference = all(|turn| turn.reference);
+    let rate = |rates: Vec<f64>| {
+        let Figures { median, least, most } = Figures::of(&rates)?;
+        let remark = Remark::of(&rates, &reference).map(|remark| remark.to_string());
+        Some(Rate { median, least, most, remark })
+    };
+    Some(Speed { prompt: rate(all(|turn| turn.prompt))?, generate: rate(all(|turn| turn.generate))? })
+}
+
+/// Runs a model once as its speed is measured, and gives the most memory that this process has held so far: all of it the model's
+/// where the process does nothing else. `None` where the system does not tell.
+///
+/// # Errors
+/// Those of opening and running the model.
+pub fn peak(path: &Path, settings: &Settings, options: &ModelOptions) -> Result<Option<u64>> {
+    let model = options.clone().open(path)?;
+    let (prompt, all) = (settings.prompt, settings.prompt.saturating_add(settings.generate));
+    let mut stepper = model.stepper(StepperOptions::default().context(all))?;
+    let tokens: Vec<u32> = (0..all).map(|i| (i * 7919 % model.vocabulary().max(1)) as u32).collect();
+    let (prompt, generated) = tokens.split_at(prompt);
+    stepper.feed(prompt)?;
+    generated.iter().try_for_each(|&token| stepper.feed(&[token]).map(|_| ()))?;
+    Ok(memory::peak())
 }
 
 /// How far each matrix of `file` is from the one of that name in `reference`: the root mean square of the differences over
@@ -194,6 +219,16 @@ fn squares(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_are_summed_up_with_what_the_machine_did() {
+        let turn = |reference, rate| Turn { reference, prompt: 10.0 * rate, generate: rate };
+        assert_eq!(speed(&[]), None);
+        let found = speed(&[turn(1.0, 5.0), turn(0.5, 3.0), turn(1.0, 4.0)]).unwrap();
+        assert_eq!((found.prompt.median, found.generate.least, found.generate.most), (40.0, 3.0, 5.0));
+        let remark = found.generate.remark.unwrap();
+        assert!(remark.starts_with("unsteady") && remark.contains("machine is unsteady"), "{remark}");
+    }
 
     #[test]
     fn tensors_have_a_layer_and_a_kind() {

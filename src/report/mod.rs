@@ -28,6 +28,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod alone;
 mod choose;
 mod columns;
 pub mod data;
@@ -50,8 +51,9 @@ use gristmill_kernels::simd::Level;
 use serde_json::json;
 
 pub use choose::{front, recommend, word};
-use data::{Cell, FORMAT, FileHash, Machine, Provenance, Report, Settings, Use};
-pub use verify::{Difference, verify};
+use data::{Cell, FORMAT, FileHash, Machine, Provenance, Report, Settings, Turn, Use};
+pub use measure::peak;
+pub use verify::{Again, Difference, verify};
 
 use crate::backend::CacheType;
 use crate::backend::cpu::cores;
@@ -61,6 +63,7 @@ use crate::model::file::ModelFile;
 use crate::model::{Model, ModelOptions};
 use crate::quantize::{self, Imatrix, Mix};
 use crate::speed::memory::Memory;
+use crate::speed::{Figures, Suite};
 use crate::text::template::DateTime;
 use crate::{Error, Result};
 use store::Store;
@@ -90,6 +93,9 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The instruction set instead of the fastest.
     pub level: Option<Level>,
+    /// The program `grist`, to run each model in a process of its own and learn the most memory that it takes; where there is none,
+    /// that is not measured.
+    pub program: Option<PathBuf>,
     /// The command line, for the report to tell.
     pub command: String,
 }
@@ -118,6 +124,7 @@ impl Options {
             memory_limit: None,
             threads: None,
             level: None,
+            program: None,
             command: String::new(),
         }
     }
@@ -175,11 +182,14 @@ pub fn run(options: &Options, tell: Tell<'_>) -> Result<Outcome> {
         settings.memory_context = settings.memory_context.min(trained);
     }
     bench.settings = settings.clone();
-    let first = bench.cell(&reference, None, tell)?;
-    let mut cells = Vec::new();
+    let mut cells = vec![bench.cell(&reference, None, tell)?];
     for entry in &entries {
-        cells.push(bench.cell(entry, Some((&reference_model, &first.file)), tell)?);
+        let hash = cells.first().map(|first| &first.file);
+        cells.push(bench.cell(entry, Some(&reference_model).zip(hash), tell)?);
     }
+    let paths: Vec<&Path> = [&reference].into_iter().chain(&entries).map(|entry| &*entry.path).collect();
+    let drift = bench.together(&paths, &mut cells, tell)?;
+    let first = cells.remove(0);
     cells.sort_by_key(|cell| std::cmp::Reverse(cell.size.bytes));
     choose::mark_fronts(&mut cells);
     let recommendation =
@@ -196,13 +206,14 @@ pub fn run(options: &Options, tell: Tell<'_>) -> Result<Outcome> {
             program: program(),
             date: DateTime::now_utc().strftime("%Y-%m-%dT%H:%M:%SZ"),
             command: options.command.clone(),
-            machine: machine(&reference_model),
+            machine: bench.machine(),
             text: bench.text_hash.clone(),
             imatrix,
         },
         settings,
         reference: first,
         cells,
+        drift,
         recommendation,
     };
     let files = write(&report, &options.out)?;
@@ -227,20 +238,14 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// This machine, and what a model uses of it.
-fn machine(model: &Model) -> Machine {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+/// The processor's name, where the system tells it.
+fn processor() -> Option<String> {
+    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let names = ["model name", "Model", "Hardware"];
     let line = names.iter().find_map(|name| {
         info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim()))
     });
-    Machine {
-        cpu: line.filter(|line| !line.is_empty()).unwrap_or("not told by the system").to_owned(),
-        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        level: model.level().name().to_owned(),
-        threads: model.thread_count(),
-        memory: Memory::of_this_machine().map(|memory| memory.total),
-    }
+    line.filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// The reference and the models to compare, quantized where that is asked for.
@@ -313,6 +318,7 @@ struct Bench {
     text_hash: FileHash,
     threads: Threads,
     level: Level,
+    program: Option<PathBuf>,
     store: Store,
     out: PathBuf,
 }
@@ -338,8 +344,20 @@ impl Bench {
         let level = options.level.unwrap_or_else(Level::detect);
         let model = model.level(level.name());
         let threads = Threads::new(options.threads.unwrap_or_else(cores::default_count))?;
-        let (settings, out) = (options.settings.clone(), options.out.clone());
-        Ok(Bench { model, settings, text, text_hash, threads, level, store, out })
+        let (settings, out, program) =
+            (options.settings.clone(), options.out.clone(), options.program.clone());
+        Ok(Bench { model, settings, text, text_hash, threads, level, program, store, out })
+    }
+
+    /// This machine, and what is used of it.
+    fn machine(&self) -> Machine {
+        Machine {
+            cpu: processor().unwrap_or_else(|| "not told by the system".to_owned()),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            level: self.level.name().to_owned(),
+            threads: self.threads.count(),
+            memory: Memory::of_this_machine().map(|memory| memory.total),
+        }
     }
 
     fn open(&self, path: &Path) -> Result<Model> {
@@ -425,14 +443,6 @@ impl Bench {
                 })
             },
         )?;
-        let here = machine(&model);
-        let timed =
-            json!([settings.prompt, settings.generate, settings.runs, here.cpu, here.level, here.threads]);
-        let speed = self.store.get(
-            key("speed", timed),
-            |_| true,
-            || measure::speed(&model, settings, &mut |done, total| tell("speed", done, total)),
-        )?;
         let tensors = match reference {
             None => Vec::new(),
             Some((reference, _)) => self.store.get(
@@ -453,10 +463,63 @@ impl Bench {
             quantized: entry.mix.map(|mix| mix.name().to_owned()),
             size: measure::size(model.file()),
             quality,
-            speed,
+            peak: None,
+            speed: None,
             tensors,
             on_size_front: false,
             on_speed_front: false,
         })
+    }
+
+    /// Measures memory and speeds of all cells, whose files are at `paths`; gives how much the machine moved meanwhile.
+    ///
+    /// For their speeds models take turns, so that what slows the machine down slows all of them; each is open for its turn alone, as
+    /// all of them together may not fit into memory. A round of turns is a piece that is kept.
+    fn together(&mut self, paths: &[&Path], cells: &mut [Cell], tell: Tell<'_>) -> Result<Option<f64>> {
+        let Machine { cpu, level, threads, .. } = self.machine();
+        let Bench { model, settings, program, store, .. } = self;
+        let Settings { prompt, generate, runs, .. } = *settings;
+        let by = self::program();
+        for (path, cell) in paths.iter().zip(cells.iter_mut()) {
+            let Some(program) = program else { break };
+            let with = json!([prompt, generate, level, threads]);
+            let key = json!({"what": "peak", "file": cell.file.sha256, "by": by, "with": with});
+            let mut go_on = || tell(Progress { step: "memory", model: &cell.name, done: 0, total: 1 });
+            let measure = || alone::run(program, path, settings, &level, threads, &mut go_on);
+            cell.peak = store.get(key, |_| true, measure)?;
+        }
+        let files: Vec<&str> = cells.iter().map(|cell| cell.file.sha256.as_str()).collect();
+        let mut suite = None;
+        let mut turns = vec![Vec::new(); cells.len()];
+        for round in 0..runs {
+            let with = json!([prompt, generate, cpu, level, threads]);
+            let key = json!({"what": "turns", "files": files, "by": by, "with": with, "round": round});
+            let found = store.get(
+                key,
+                |found: &Vec<Turn>| found.len() == paths.len(),
+                || {
+                    let mut found = Vec::new();
+                    for (place, (path, cell)) in paths.iter().zip(&*cells).enumerate() {
+                        let (done, total) = (round * paths.len() + place, runs * paths.len());
+                        if tell(Progress { step: "speed", model: &cell.name, done, total }).is_break() {
+                            return Err(Error::Cancelled);
+                        }
+                        let model = model.clone().open(path)?;
+                        let suite = match &mut suite {
+                            Some(suite) => suite,
+                            none => none.insert(Suite::new(&model)?),
+                        };
+                        found.push(measure::turn(suite, &model, settings)?);
+                    }
+                    Ok(found)
+                },
+            )?;
+            turns.iter_mut().zip(found).for_each(|(turns, turn)| turns.push(turn));
+        }
+        for (cell, turns) in cells.iter_mut().zip(&turns) {
+            cell.speed = measure::speed(turns);
+        }
+        let reference: Vec<f64> = turns.iter().flatten().map(|turn| turn.reference).collect();
+        Ok(Figures::of(&reference).map(Figures::spread))
     }
 }

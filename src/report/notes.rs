@@ -1,6 +1,7 @@
 //! What the figures mean, and how to get them again: the notes at a report's foot.
 
 use super::data::{Cell, Report};
+use super::text::percent;
 
 /// The notes, one after the other.
 pub fn notes(report: &Report) -> Vec<String> {
@@ -23,10 +24,17 @@ pub fn notes(report: &Report) -> Vec<String> {
             settings.memory_context
         ),
     ];
+    if report.all().any(|cell| cell.peak.is_some()) {
+        notes.push(format!(
+            "Memory measured: the most that a process of grist held which read a prompt of {} tokens and generated {}, pages of the \
+             mapped file among it.",
+            settings.prompt, settings.generate,
+        ));
+    }
     if settings.runs > 0 {
         notes.push(format!(
-            "Speed: a prompt of {} tokens and a generation of {}, the median of {} runs after a warm-up, and from the slowest \
-             to the fastest; on {} ({}), instruction set {}, {} threads.",
+            "Speed: a prompt of {} tokens and a generation of {}, the median of {} runs, and from the slowest to the fastest; the \
+             models took turns, each warmed up before; on {} ({}), instruction set {}, {} threads.",
             settings.prompt,
             settings.generate,
             settings.runs,
@@ -35,6 +43,12 @@ pub fn notes(report: &Report) -> Vec<String> {
             machine.level,
             machine.threads,
         ));
+        notes.extend(report.drift.map(|drift| {
+            format!(
+                "A fixed workload before each turn (reading memory, multiplying) spread by {}: what the machine itself moved.",
+                percent(drift),
+            )
+        }));
         let doubts: Vec<String> = report.all().flat_map(doubts).collect();
         if !doubts.is_empty() {
             notes.push(format!("Speeds that are not to be relied on: {}.", doubts.join("; ")));

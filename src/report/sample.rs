@@ -43,6 +43,7 @@ fn cell(name: &str, gigabytes: f64, prompt: f64, generate: f64, divergence: Opti
         quantized: Some(name.to_owned()),
         size: Size { bytes, weights, bits_per_weight: bytes as f64 * 8.0 / weights as f64, types },
         memory: bytes + 100_000_000,
+        peak: Some(bytes + 60_000_000),
         quality: Quality {
             perplexity: Measured { value: 8.125 * libm::exp(loss), error: 0.0625 },
             bits_per_byte: Measured { value: 0.75 + loss, error: 0.03125 },
@@ -101,6 +102,7 @@ pub fn report() -> Report {
         },
         reference: Cell { quantized: None, ..cell("F16", 8.0, 120.0, 18.0, None) },
         cells,
+        drift: Some(0.016),
         recommendation,
     }
 }

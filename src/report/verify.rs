@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use gristmill_kernels::simd::Level;
 use serde_json::Value as Json;
 
-use super::data::{Cell, FORMAT, Rate, Report};
+use super::data::{Cell, FORMAT, FileHash, Rate, Report};
 use super::store::Store;
+use super::text::size;
 use super::{Bench, Entry, Options, Tell, choose, hash};
 use crate::model::Model;
 use crate::quantize::{Imatrix, Mix};
@@ -24,24 +25,30 @@ pub struct Difference {
     pub expected: String,
     /// What was found.
     pub found: String,
-    /// Whether it must be the same everywhere; speeds need not.
+    /// Whether it must be the same everywhere; speeds and the memory of processes need not.
     pub exact: bool,
+}
+
+/// How to measure a report again: as a model would run by itself, where nothing else is said.
+#[derive(Clone, Debug, Default)]
+pub struct Again {
+    /// Threads to work with.
+    pub threads: Option<usize>,
+    /// The instruction set.
+    pub level: Option<Level>,
+    /// See [`Options::program`].
+    pub program: Option<PathBuf>,
 }
 
 /// Measures again what the report at `path` (its `report.json`) says, and gives what differs.
 ///
 /// Files are looked for at the paths that the report gives, from here and from its own folder; those that were quantized for
 /// the report, and are gone, are quantized again. Sizes, hashes, perplexities, divergences and errors of tensors must be the
-/// same to the last bit, speeds within their intervals.
+/// same to the last bit, speeds within their intervals, and the memory that processes took within a tenth.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::ReportForm`] for the report itself; those of [`run`](super::run()).
-pub fn verify(
-    path: impl AsRef<Path>,
-    threads: Option<usize>,
-    level: Option<Level>,
-    tell: Tell<'_>,
-) -> Result<Vec<Difference>> {
+pub fn verify(path: impl AsRef<Path>, again: &Again, tell: Tell<'_>) -> Result<Vec<Difference>> {
     let path = path.as_ref();
     let report = read(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -51,7 +58,8 @@ pub fn verify(
     };
     let provenance = &report.provenance;
     let mut options = Options::new(find(&provenance.text.path), folder);
-    (options.threads, options.level, options.settings) = (threads, level, report.settings.clone());
+    (options.threads, options.level) = (again.threads, again.level);
+    (options.program, options.settings) = (again.program.clone(), report.settings.clone());
     options.imatrix = provenance.imatrix.as_ref().map(|imatrix| find(&imatrix.path));
     let mut bench = Bench::with(&options, Store::new(None)?)?;
     let mut found = Differences::default();
@@ -62,21 +70,27 @@ pub fn verify(
     }
     let imatrix = options.imatrix.as_ref().map(Imatrix::open).transpose()?;
     let reference_path = find(&report.reference.file.path);
-    let mut reference: Option<(Model, Cell)> = None;
+    let mut reference: Option<(Model, FileHash)> = None;
+    let (mut places, mut cells) = (Vec::new(), Vec::new());
     for cell in report.all() {
         let mut place = find(&cell.file.path);
         let mix = cell.quantized.as_deref().map(Mix::named).transpose()?;
         if let Some(mix) = mix.filter(|_| !place.exists()) {
             place = bench.quantize(&reference_path, mix, imatrix.as_ref(), tell)?.path;
         }
-        let entry = Entry { name: cell.name.clone(), path: place, told: PathBuf::from(&cell.file.path), mix };
-        let against = reference.as_ref().map(|(model, cell)| (model, &cell.file));
+        let told = PathBuf::from(&cell.file.path);
+        let entry = Entry { name: cell.name.clone(), path: place.clone(), told, mix };
+        let against = reference.as_ref().map(|(model, file)| (model, file));
         let now = bench.cell(&entry, against, tell)?;
-        found.cells(cell, &now)?;
         if reference.is_none() {
-            reference = Some((bench.open(&entry.path)?, now));
+            reference = Some((bench.open(&place)?, now.file.clone()));
         }
+        places.push(place);
+        cells.push(now);
     }
+    let paths: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    bench.together(&paths, &mut cells, tell)?;
+    report.all().zip(&cells).try_for_each(|(expected, now)| found.cells(expected, now))?;
     found.conclusions(&report)?;
     Ok(found.0)
 }
@@ -119,9 +133,15 @@ impl Differences {
             self.rates(&expected.name, "speed.prompt", &before.prompt, &now.prompt);
             self.rates(&expected.name, "speed.generate", &before.generate, &now.generate);
         }
+        if let (Some(before), Some(now)) = (expected.peak, found.peak)
+            && before.abs_diff(now) > before / 10
+        {
+            self.loose(&expected.name, "peak", size(before), size(now));
+        }
         // What follows from all cells together is compared by itself.
         let plain = |cell: &Cell| {
-            let cell = Cell { speed: None, on_size_front: false, on_speed_front: false, ..cell.clone() };
+            let cell =
+                Cell { speed: None, peak: None, on_size_front: false, on_speed_front: false, ..cell.clone() };
             json(&cell)
         };
         self.values(Some(&expected.name), "", &plain(expected)?, &plain(found)?);
@@ -148,14 +168,14 @@ impl Differences {
     fn rates(&mut self, cell: &str, what: &str, expected: &Rate, found: &Rate) {
         if expected.least > found.most || found.least > expected.most {
             let shown = |rate: &Rate| format!("{:.1} to {:.1} tokens/s", rate.least, rate.most);
-            self.0.push(Difference {
-                cell: Some(cell.to_owned()),
-                what: what.to_owned(),
-                expected: shown(expected),
-                found: shown(found),
-                exact: false,
-            });
+            self.loose(cell, what, shown(expected), shown(found));
         }
+    }
+
+    /// A difference that there may be.
+    fn loose(&mut self, cell: &str, what: &str, expected: String, found: String) {
+        let (cell, what) = (Some(cell.to_owned()), what.to_owned());
+        self.0.push(Difference { cell, what, expected, found, exact: false });
     }
 
     /// Walks through two values side by side.
@@ -219,6 +239,15 @@ mod tests {
         assert_eq!(faster(1.05), []);
         let found = faster(1.1);
         assert_eq!((found.len(), found[0].what.as_str(), found[0].exact), (1, "speed.generate", false));
+    }
+
+    #[test]
+    fn the_memory_of_processes_may_differ_by_a_tenth() {
+        let other =
+            |factor: f64| between(|cell| cell.peak = cell.peak.map(|peak| (peak as f64 * factor) as u64));
+        assert_eq!(other(1.05), []);
+        let found = other(1.2);
+        assert_eq!((found.len(), found[0].what.as_str(), found[0].exact), (1, "peak", false));
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MEMORY: usize = 256 << 20;
 const TASK: usize = 256 << 10;
 /// Tasks of multiplying for each thread, so that one that begins late takes fewer.
 const SHARES: usize = 4;
+/// Bytes that are repeated where weights are stood in for.
+const PATTERN: usize = 1 << 20;
 /// How long one run of multiplying takes, about.
 const RUN: Duration = Duration::from_millis(8);
 /// Runs of which the best counts: what the machine can do, not what was left of it by others.
@@ -99,6 +101,12 @@ impl Yardstick {
         }
     }
 
+    /// Rounds of a task where all tasks of a run together multiply about `count` times.
+    pub fn rounds_for(&self, multiply: fn(Level, u64) -> u64, count: u64) -> u64 {
+        let tasks = (SHARES * self.threads.count()) as u64;
+        (count / multiply(self.level, 1).saturating_mul(tasks).max(1)).max(1)
+    }
+
     /// Multiplications in a second.
     pub fn multiply(&self, multiply: fn(Level, u64) -> u64, rounds: u64) -> f64 {
         let tasks = SHARES * self.threads.count();
@@ -130,8 +138,12 @@ pub(crate) fn memory(bytes: usize) -> Result<MmapMut> {
         tracing::debug!(%error, "the system may give large pages, which files do not have");
     }
     let mut state = 1_u64;
-    for bytes in memory.as_chunks_mut::<8>().0 {
+    let (begin, rest) = memory.split_at_mut(PATTERN.min(bytes.max(1)));
+    for bytes in begin.as_chunks_mut::<8>().0 {
         *bytes = (random(&mut state) & 0x8F8F_8F8F_8F8F_8F8F | 0x3030_3030_3030_3030).to_le_bytes();
+    }
+    for bytes in rest.chunks_mut(PATTERN) {
+        bytes.copy_from_slice(begin.get(..bytes.len()).unwrap_or_default());
     }
     Ok(memory)
 }

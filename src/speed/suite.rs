@@ -13,6 +13,9 @@ use crate::{CacheTypes, Error, Model, Result};
 const FIRST: usize = 16;
 /// Bytes that the reference workload reads: some milliseconds' worth, more than caches hold.
 const REFERENCE: usize = 64 << 20;
+/// Codes that it multiplies, about: as long as reading takes where multipliers are fast. No measurement decides it, so that what one
+/// process found can be laid beside what another found.
+const REFERENCE_CODES: u64 = 1 << 29;
 
 /// How a model is measured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,7 +122,7 @@ impl Suite {
     /// [`Error::Threads`], [`Error::OutOfMemory`].
     pub fn new(model: &Model) -> Result<Self> {
         let yardstick = Yardstick::new(model.level(), Some(model.thread_count()), REFERENCE)?;
-        let rounds = yardstick.rounds(gristmill_kernels::limits::multiply_codes);
+        let rounds = yardstick.rounds_for(gristmill_kernels::limits::multiply_codes, REFERENCE_CODES);
         Ok(Suite { cases: Vec::new(), yardstick, rounds, reference: Vec::new() })
     }
 
@@ -157,6 +160,11 @@ impl Suite {
         &self.cases
     }
 
+    /// Takes the tests out, and with them what holds their models open.
+    pub fn take_cases(&mut self) -> Vec<Case> {
+        std::mem::take(&mut self.cases)
+    }
+
     /// Runs each test once and keeps nothing of it; calls `done` after each.
     ///
     /// # Errors
@@ -168,6 +176,14 @@ impl Suite {
             done();
         }
         Ok(())
+    }
+
+    /// Runs the test of this number once and keeps nothing of it: after other work that left the caches cold.
+    ///
+    /// # Errors
+    /// Those of [`Suite::warm_up`].
+    pub fn warm_up_again(&self, case: usize) -> Result<()> {
+        self.cases.get(case).map_or(Ok(()), |case| case.measure().map(|_| ()))
     }
 
     /// Runs the reference workload and each test once; calls `done` after each test.

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub enum TokenizerKind {
     /// `llama`: SentencePiece's byte-pair model.
     SentencePiece,
-    /// `gpt2`, `gemma4`, `whitespace`: byte-pair encoding by ranked merges.
+    /// `gpt2`, `gemma4`, `whitespace`, `hybriddna`: byte-pair encoding by ranked merges.
     BytePair,
     /// `bert`: WordPiece.
     WordPiece,
@@ -31,6 +31,7 @@ const MODELS: &[(&str, TokenizerKind)] = &[
     ("gpt2", TokenizerKind::BytePair),
     ("gemma4", TokenizerKind::BytePair),
     ("whitespace", TokenizerKind::BytePair),
+    ("hybriddna", TokenizerKind::BytePair),
     ("bert", TokenizerKind::WordPiece),
     ("t5", TokenizerKind::Unigram),
     ("rwkv", TokenizerKind::Rwkv),

@@ -7,6 +7,7 @@ mod bpe;
 mod bytes;
 mod charsmap;
 mod decode;
+mod dna;
 mod kind;
 mod partition;
 mod plamo2;

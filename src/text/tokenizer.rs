@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::bpe::{self, Bpe};
 use super::bytes;
 use super::decode::{DecodeOptions, Decoder};
+use super::dna::Dna;
 use super::kind::{Kind, PreSource, TokenizerKind};
 use super::partition::{Fragment, Partition};
 use super::plamo2::Plamo2;
@@ -91,6 +92,8 @@ enum Model {
     BytePair(Box<Bpe>),
     /// Byte pairs of words between whitespace, which is dropped.
     Whitespace(Box<Bpe>, Normalizer),
+    /// Byte pairs, and sequences of bases.
+    Dna(Dna),
     WordPiece(WordPiece),
     Unigram(Unigram),
     Rwkv(Rwkv),
@@ -126,10 +129,12 @@ impl Tokenizer {
             (TokenizerKind::BytePair, Some((pre, name, _))) => {
                 let optional = name == "kimi-k2" && kind.model == "gpt2";
                 let bpe = Box::new(Bpe::new(metadata, &vocab, pre, optional)?);
-                if kind.model == "whitespace" {
-                    Model::Whitespace(bpe, Normalizer::from_metadata(metadata, name != "whitespace")?)
-                } else {
-                    Model::BytePair(bpe)
+                match kind.model.as_str() {
+                    "whitespace" => {
+                        Model::Whitespace(bpe, Normalizer::from_metadata(metadata, name != "whitespace")?)
+                    }
+                    "hybriddna" => Model::Dna(Dna::new(bpe, &vocab)),
+                    _ => Model::BytePair(bpe),
                 }
             }
             (TokenizerKind::WordPiece, _) => Model::WordPiece(WordPiece::new(metadata, &vocab)?),
@@ -234,6 +239,7 @@ impl Tokenizer {
                     bpe.encode(vocab, word, scratch, ids);
                 }
             }
+            Model::Dna(model) => model.encode(vocab, text, scratch, ids),
             Model::WordPiece(model) => model.encode(need_unknown()?, text, ids),
             Model::Unigram(model) => model.encode(vocab, need_unknown()?, text, ids)?,
             Model::Rwkv(model) => model.encode(unknown, text, ids),
@@ -305,6 +311,9 @@ impl Tokenizer {
             Model::Plamo2(_) if !attributes.intersects(TokenAttributes::BYTE) => out.extend_from_slice(text),
             _ if attributes.intersects(hidden.union(TokenAttributes::USER_DEFINED)) => {
                 out.extend_from_slice(text)
+            }
+            Model::Dna(dna) if attributes.intersects(TokenAttributes::NORMAL) => {
+                push_unspelled(dna.unmarked(id, text), out);
             }
             Model::BytePair(bpe) | Model::Whitespace(bpe, _)
                 if attributes.intersects(TokenAttributes::NORMAL) && !bpe.flags.escape_spaces =>

@@ -123,9 +123,26 @@ fn a_test_is_laid_beside_what_the_machine_gives() {
 }
 
 #[test]
-fn a_prediction_stands_beside_the_measurement() {
-    let all = bench(&["-p", "8", "-n", "4", "-r", "1", "--predict"]);
-    assert!(all.iter().all(|one| one["predicted"].as_f64().is_some_and(|rate| rate > 0.0)), "{all:#?}");
+fn a_prediction_stands_beside_each_measurement() {
+    let all = bench(&["-p", "8", "-n", "4", "-r", "2", "--predict"]);
+    for one in &all {
+        let runs = |key: &str| -> Vec<f64> {
+            one[key].as_array().unwrap().iter().map(|rate| rate.as_f64().unwrap()).collect()
+        };
+        let (predicted, found) = (runs("predicted_runs"), runs("runs"));
+        assert_eq!((predicted.len(), found.len()), (2, 2));
+        // Of two pairs the mean is the median.
+        let ratio = (predicted[0] / found[0] + predicted[1] / found[1]) / 2.0;
+        assert!((one["predicted_error"].as_f64().unwrap() - (ratio - 1.0)).abs() < 1e-9, "{one:#}");
+        assert!((one["predicted"].as_f64().unwrap() - (predicted[0] + predicted[1]) / 2.0).abs() < 1e-6);
+    }
+    let output = grist(&["bench", "-p", "8", "-n", "0", "-r", "1", "--threads", "1", "--predict"]);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("predictions: the worst is off by") && said.contains("ond 20 %")
+            || said.contains("within 20 %"),
+        "{said}"
+    );
 }
 
 #[test]

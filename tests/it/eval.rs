@@ -74,6 +74,37 @@ fn perplexity_is_llama_cpps_as_far_as_that_agrees_with_itself() {
 }
 
 #[test]
+fn perplexity_with_a_stride_is_llama_cpps() {
+    let expected = expected();
+    let told = &expected["strided"];
+    let number = |name: &str| told[name].as_u64().unwrap() as usize;
+    let options = as_expected(&expected).context(number("context")).stride(number("stride"));
+    let found = perplexity(&open(models::path(STORIES)), &text(), &options, |_| ()).unwrap();
+    let (far, spread) = distances(told["perplexity"].as_array().unwrap(), found.perplexity.value, |way| way);
+    // Here it takes logarithms of probabilities in single precision.
+    assert!(
+        far <= spread.max(5e-5 * found.perplexity.value),
+        "{} is {far} from {told}",
+        found.perplexity.value
+    );
+    assert_eq!((found.tokens, found.chunks), (number("stride") * found.chunks, 12));
+}
+
+#[test]
+fn a_stride_leaves_out_no_token_and_scores_none_twice() {
+    let (model, text) = (open(models::instruct()), text());
+    let tokens = model.tokenizer().unwrap().encode(&text, EncodeOptions::default()).unwrap();
+    let options = Options::default().context(32).stride(5).limit(7);
+    let found = perplexity(&model, &text, &options, |_| ()).unwrap();
+    let scored = &tokens[32 - 5..32 + 6 * 5];
+    assert_eq!((found.tokens, found.bytes), (35, model.tokenizer().unwrap().decode(scored).len()));
+    for stride in [0, 32, 33] {
+        let error = perplexity(&model, &text, &options.clone().stride(stride), |_| ()).unwrap_err();
+        assert!(matches!(error, Error::InvalidOption { option: "stride", .. }), "{error}");
+    }
+}
+
+#[test]
 fn bits_per_byte_are_those_of_the_scored_tokens() {
     let (model, text) = (open(models::instruct()), text());
     let found = perplexity(&model, &text, &Options::default().context(64).limit(2), |_| ()).unwrap();

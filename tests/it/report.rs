@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gristmill::eval;
 use gristmill::quantize::Mix;
 use gristmill::report::data::Report;
-use gristmill::report::{Difference, Options, Outcome, Progress, run, verify};
+use gristmill::report::{Again, Difference, Options, Outcome, Progress, run, verify};
 use gristmill::{Error, Model};
 
 use crate::models;
@@ -59,7 +59,7 @@ impl Drop for Setting {
 }
 
 fn differences(path: &Path) -> Vec<Difference> {
-    verify(path, Some(2), None, &mut |_| ControlFlow::Continue(())).unwrap()
+    verify(path, &Again { threads: Some(2), ..Again::default() }, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 fn names(report: &Report) -> Vec<&str> {
@@ -119,20 +119,54 @@ fn the_three_files_say_the_same() {
 fn what_was_measured_is_kept() {
     let mut setting = Setting::new("kept");
     let first = setting.run();
-    // Three files to make; of each, quality, speed and tensors; of the reference, quality and speed.
-    assert_eq!((first.measured, first.kept), (3 + 3 * 3 + 2, 0));
+    // Three files to make; of each, quality and tensors; of the reference, quality.
+    assert_eq!((first.measured, first.kept), (3 + 3 * 2 + 1, 0));
     let second = setting.run();
     assert_eq!((second.measured, second.kept), (0, first.measured));
     assert_eq!(second.report.cells, first.report.cells);
 
     setting.options.mixes = mixes(&["Q6_K", "Q4_0", "Q2_K", "Q3_K_S"]);
     let third = setting.run();
-    assert_eq!((third.measured, third.kept), (1 + 3, first.measured));
+    assert_eq!((third.measured, third.kept), (1 + 2, first.measured));
     assert_eq!(names(&third.report), ["Q6_K", "Q4_0", "Q3_K_S", "Q2_K"]);
 
     // Another text measures the qualities again, and nothing else.
     fs::write(&setting.options.text, "The sun is yellow. What is the sun? ".repeat(60)).unwrap();
     assert_eq!(setting.run().measured, 5);
+}
+
+#[test]
+fn speeds_are_kept_round_by_round() {
+    let mut setting = Setting::new("rounds");
+    setting.options.mixes = mixes(&["Q4_0"]);
+    let settings = &mut setting.options.settings;
+    (settings.prompt, settings.generate, settings.runs) = (8, 2, 2);
+    let mut turns = Vec::new();
+    let mut stop = |at: Progress<'_>| {
+        if at.step == "speed" {
+            turns.push((at.model.to_owned(), at.done, at.total));
+        }
+        if turns.len() == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    assert!(matches!(run(&setting.options, &mut stop), Err(Error::Cancelled)));
+    let names: Vec<&str> = turns.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["Q8_0", "Q4_0", "Q8_0", "Q4_0"]);
+    assert_eq!((turns[3].1, turns[3].2), (3, 4));
+    // The first round was whole; the second is run again, and only that.
+    let before = fs::read_dir(setting.out("cells")).unwrap().count();
+    let outcome = setting.run();
+    assert_eq!((outcome.measured, outcome.kept), (1, before));
+    assert!(outcome.report.drift.is_some());
+    for cell in outcome.report.all() {
+        let speed = cell.speed.as_ref().unwrap();
+        assert!(speed.prompt.least <= speed.prompt.median && speed.generate.least > 0.0, "{speed:?}");
+        assert_eq!(cell.peak, None);
+    }
+    // A third round needs no more than itself; another model takes turns with the others from the start.
+    setting.options.settings.runs = 3;
+    assert_eq!(setting.run().measured, 1);
+    setting.options.mixes = mixes(&["Q4_0", "Q2_K"]);
+    assert_eq!(setting.run().measured, 1 + 2 + 3);
 }
 
 #[test]
@@ -145,8 +179,8 @@ fn a_report_that_was_broken_off_goes_on() {
     assert!(matches!(run(&setting.options, &mut stop), Err(Error::Cancelled)));
     assert!(!setting.out("report.json").exists());
     let outcome = setting.run();
-    // Three files, two pieces of the reference and three of Q6_K were there.
-    assert_eq!((outcome.measured, outcome.kept), (6, 8));
+    // Three files, a piece of the reference and two of Q6_K were there.
+    assert_eq!((outcome.measured, outcome.kept), (4, 6));
 }
 
 #[test]
@@ -194,7 +228,7 @@ fn verifying_finds_what_was_altered_and_nothing_else() {
     assert_eq!(found, expected);
 
     fs::write(&path, whole.replace("\"format\": 1", "\"format\": 9")).unwrap();
-    let other = verify(&path, None, None, &mut |_| ControlFlow::Continue(()));
+    let other = verify(&path, &Again::default(), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(other, Err(Error::ReportForm { .. })), "{other:?}");
 }
 
@@ -224,6 +258,12 @@ fn the_program_makes_a_report_and_verifies_it() {
     let path = setting.out("report.json");
     let report: Report = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(report.all().all(|cell| cell.speed.as_ref().is_some_and(|speed| speed.generate.median > 0.0)));
+    if cfg!(target_os = "linux") {
+        for cell in report.all() {
+            let (peak, file) = (cell.peak.unwrap(), cell.file.bytes);
+            assert!((file..file + (64 << 20)).contains(&peak), "{}: {peak} for {file}", cell.name);
+        }
+    }
     assert!(
         report.provenance.command.starts_with("grist report ") && report.provenance.command.ends_with("1G")
     );

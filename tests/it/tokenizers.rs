@@ -103,6 +103,21 @@ fn golden_ids_are_exact() {
     assert!(vocabularies > 0);
 }
 
+/// Ids and texts by llama.cpp (ggml 0.25.3), of sequences of bases between words.
+#[test]
+fn bases_between_words_give_exact_ids_and_texts() {
+    let tokenizer = sample("hybriddna");
+    let (mut tally, rows) =
+        (Tally::default(), json::<Vec<(String, Vec<u32>, Vec<u32>, String)>>("hybriddna.json"));
+    for (text, prompt, plain, shown) in &rows {
+        tally.check(&tokenizer, text, EncodeOptions::PROMPT, prompt);
+        tally.check(&tokenizer, text, EncodeOptions::TEXT, plain);
+        let decoded = tokenizer.decode(plain);
+        assert_eq!(String::from_utf8_lossy(&decoded), *shown, "{text:?}");
+    }
+    tally.report("hybriddna");
+}
+
 /// Ids by llama.cpp's tokenizer (source of llama-cpp-sys-2 0.1.161; RWKV and PLaMo-2: ggml 0.25.3).
 #[test]
 fn small_vocabularies_give_exact_ids() {

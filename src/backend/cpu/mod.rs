@@ -110,7 +110,7 @@ impl<'a> Cpu<'a> {
     }
 
     /// The numbers of a slot, to be put back: so that others can be read meanwhile.
-    fn take(&mut self, act: Act) -> Vec<f32> {
+    pub(super) fn take(&mut self, act: Act) -> Vec<f32> {
         if self.work.quantized.of.is_some_and(|(of, _)| of.slot == act.slot) {
             self.work.quantized.of = None;
         }

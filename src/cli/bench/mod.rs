@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use gristmill::advise::Advisor;
-use gristmill::speed::{self, Cost, Figures, Machine, Options, Suite, Test, memory};
+use gristmill::speed::{self, Case, Cost, Figures, Machine, Options, Ratio, Suite, Test, memory};
 use gristmill::{CacheType, Model};
 
 use super::args::Common;
@@ -47,7 +47,7 @@ pub struct Bench {
     /// Run this llama-bench in turn, on the same files with the same tests, and tell how many times as fast ours is
     #[arg(long, value_name = "PATH")]
     compare: Option<PathBuf>,
-    /// Predict each figure as `grist advise` does, from the file's header and a measurement of two seconds
+    /// Before each run predict its figure as `grist advise` does, from the file's header and a measurement of two seconds
     #[arg(long)]
     predict: bool,
     /// How the figures are printed
@@ -80,10 +80,42 @@ struct Subject {
     machine: Machine,
     /// What its tests need, each in its turn.
     costs: Vec<Cost>,
-    /// Tokens per second as predicted, where that was asked for.
-    predictions: Vec<f64>,
+    /// What predicts, where that was asked for.
+    advisor: Option<Advisor>,
+    /// Tokens per second of each test as predicted, right before each run.
+    predictions: Vec<Vec<f64>>,
     peer: Option<Peer>,
 }
+
+/// A test's figure as it was predicted.
+#[derive(Clone, Copy)]
+struct Prediction {
+    /// Tokens per second, the median.
+    rate: f64,
+    /// How many times what was found a run later: the median.
+    ratio: f64,
+}
+
+impl Subject {
+    /// Predicts the tests, if that is wanted; tells whether it is.
+    fn predict(&mut self, tests: &[Test]) -> Done<bool> {
+        let Some(advisor) = &self.advisor else { return Ok(false) };
+        self.predictions.resize_with(tests.len(), Vec::new);
+        let predictions = advisor.predict(tests, &self.options)?;
+        self.predictions.iter_mut().zip(predictions).for_each(|(all, (_, rate))| all.push(rate));
+        Ok(true)
+    }
+
+    /// What was predicted of the test of this number, whose runs had these rates.
+    fn prediction(&self, number: usize, rates: &[f64]) -> Option<Prediction> {
+        let predicted = self.predictions.get(number)?;
+        let pairs: Vec<(f64, f64)> = predicted.iter().copied().zip(rates.iter().copied()).collect();
+        Some(Prediction { rate: Figures::of(predicted)?.median, ratio: Ratio::of_pairs(&pairs)?.median })
+    }
+}
+
+/// How far predictions may be off.
+const PREDICTED_WITHIN: f64 = 0.2;
 
 pub fn run(args: &Bench, common: &Common) -> Done {
     let tests = tests(args)?;
@@ -96,8 +128,7 @@ pub fn run(args: &Bench, common: &Common) -> Done {
         if args.predict {
             let advisor = Advisor::new(subject.model.file().clone())?;
             let advisor = advisor.level(subject.model.level()).threads(subject.model.thread_count());
-            let predictions = advisor.predict(&tests, &subject.options)?;
-            subject.predictions = predictions.into_iter().map(|(_, rate)| rate).collect();
+            subject.advisor = Some(advisor);
         }
         suite.add(&subject.model, &subject.options, &tests)?;
         let cost = |&test: &Test| Cost::of(&subject.model, test, &subject.options);
@@ -117,6 +148,9 @@ pub fn run(args: &Bench, common: &Common) -> Done {
         suite.begin_round();
         for (number, subject) in subjects.iter_mut().enumerate() {
             let own = number * tests.len()..(number + 1) * tests.len();
+            if subject.predict(&tests)? {
+                suite.warm_up_again(own.start)?;
+            }
             // Who comes first takes turns, so that no one always has the machine as the other leaves it.
             let ours_first = round % 2 == 0;
             if ours_first {
@@ -139,7 +173,7 @@ pub fn run(args: &Bench, common: &Common) -> Done {
         Form::Csv => table::csv(&lines, &mut out),
         Form::Md => {
             table::markdown(&lines, &mut out)?;
-            tell(&subjects, &suite);
+            tell(&subjects, &suite, tests.len());
             Ok(())
         }
     }
@@ -197,6 +231,7 @@ fn subjects(args: &Bench, common: &Common) -> Done<Vec<Subject>> {
                         first_token: None,
                         machine,
                         costs: Vec::new(),
+                        advisor: None,
                         predictions: Vec::new(),
                         peer: args.compare.as_ref().zip(path).map(|(program, path)| Peer::new(program, path)),
                     });
@@ -208,7 +243,7 @@ fn subjects(args: &Bench, common: &Common) -> Done<Vec<Subject>> {
 }
 
 /// What is to be said beside the table.
-fn tell(subjects: &[Subject], suite: &Suite) {
+fn tell(subjects: &[Subject], suite: &Suite, tests: usize) {
     let mut told: Vec<(&str, usize)> = Vec::new();
     for subject in subjects {
         let who = (subject.name.as_str(), subject.model.thread_count());
@@ -241,6 +276,21 @@ fn tell(subjects: &[Subject], suite: &Suite) {
     let spread = Figures::of(suite.reference()).map_or(0.0, Figures::spread);
     let verdict = if spread > speed::STEADY { "do not believe these figures" } else { "steady" };
     note(format_args!("fixed workload between the rounds: spread {:.1} %: {verdict}", 100.0 * spread));
+    let off = subjects.iter().zip(suite.cases().chunks(tests.max(1))).flat_map(|(subject, cases)| {
+        let off = |(number, case): (usize, &Case)| {
+            let off = subject.prediction(number, case.rates())?.ratio - 1.0;
+            Some((off, subject.name.as_str(), case.test()))
+        };
+        cases.iter().enumerate().filter_map(off)
+    });
+    if let Some((off, name, test)) = off.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())) {
+        let verdict = if off.abs() <= PREDICTED_WITHIN { "within" } else { "beyond" };
+        note(format_args!(
+            "predictions: the worst is off by {:+.0} % ({test} of {name}): {verdict} {:.0} %",
+            100.0 * off,
+            100.0 * PREDICTED_WITHIN,
+        ));
+    }
     match memory::peak() {
         Some(bytes) => note(format_args!("most memory at once: {}", size(bytes))),
         None => note(format_args!("most memory at once: this system does not tell")),

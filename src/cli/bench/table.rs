@@ -4,8 +4,8 @@ use gristmill::BackendKind;
 use gristmill::speed::{Case, Figures, Suite, memory};
 use serde_json::{Map, Value as Json, json};
 
-use super::Subject;
 use super::compare::Compared;
+use super::{Prediction, Subject};
 use crate::cli::Done;
 use crate::cli::output::{self, Out};
 
@@ -44,7 +44,7 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
     let peer = subject.peer.as_ref();
     let compared = peer.and_then(|peer| peer.compared(test, case.rates()));
     let batch = subject.options.batch;
-    let predicted = subject.predictions.get(number).copied();
+    let prediction = subject.prediction(number, case.rates());
 
     let mut fields = json!({
         "model": subject.name,
@@ -68,7 +68,9 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
         "float_multiplications": cost.floats,
         "read_share": read,
         "multiply_share": multiplied,
-        "predicted": predicted,
+        "predicted": prediction.map(|prediction| prediction.rate),
+        "predicted_error": prediction.map(|prediction| prediction.ratio - 1.0),
+        "predicted_runs": subject.predictions.get(number),
         "load_seconds": subject.load,
         "first_token_seconds": subject.first_token.map(|figures| figures.median),
         "peak_memory": memory::peak(),
@@ -99,7 +101,7 @@ fn line(subject: &Subject, suite: &Suite, case: &Case, number: usize) -> Option<
         ("max", format!("{:.2}", figures.most)),
         ("spread", format!("{:.1} %", 100.0 * figures.spread())),
         ("limit", limit),
-        ("predicted", predicted.map(|rate| predicted_cell(rate, figures.median)).unwrap_or_default()),
+        ("predicted", prediction.map(predicted_cell).unwrap_or_default()),
         ("llama-bench", compared.as_ref().map(peer_cell).unwrap_or_default()),
         ("ratio", compared.as_ref().map(ratio_cell).unwrap_or_default()),
     ];
@@ -127,8 +129,8 @@ fn peer_cell(compared: &Compared<'_>) -> String {
 }
 
 /// What was predicted, and by how much it is off.
-fn predicted_cell(rate: f64, found: f64) -> String {
-    format!("{rate:.2} ({:+.0} %)", 100.0 * (rate / found - 1.0))
+fn predicted_cell(of: Prediction) -> String {
+    format!("{:.2} ({:+.0} %)", of.rate, 100.0 * (of.ratio - 1.0))
 }
 
 /// The ratio, and between what it lies with what probability.

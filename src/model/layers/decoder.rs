@@ -4,6 +4,7 @@
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::per_layer::{PerLayer, PerLayerBlock};
+use super::rank::RankHead;
 use crate::backend::{Act, LayerShape, Map, Matrix, Norm, Turns};
 use crate::model::Network;
 use crate::model::loader::{Loader, Norms};
@@ -185,6 +186,8 @@ pub(crate) struct Decoder {
     pub logit_cap: Option<f32>,
     /// What pooled vectors go through.
     pub after_pooling: Vec<Linear>,
+    /// What makes scores of them, in models that rerank.
+    pub rank_head: Option<RankHead>,
 }
 
 impl Decoder {
@@ -222,6 +225,7 @@ impl Decoder {
             logit_scale: 1.0,
             logit_cap: None,
             after_pooling: Vec::new(),
+            rank_head: RankHead::load(loader, width)?,
         })
     }
 
@@ -348,5 +352,13 @@ impl Network for Decoder {
 
     fn project(&self, pass: &mut Pass<'_>, pooled: Act) -> Result<Act> {
         self.after_pooling.iter().try_fold(pooled, |x, dense| dense.forward(pass, x))
+    }
+
+    fn ranks_mean(&self) -> bool {
+        self.rank_head.as_ref().is_some_and(|head| head.of_mean)
+    }
+
+    fn rank(&self, pass: &mut Pass<'_>, pooled: Act) -> Result<Option<Act>> {
+        self.rank_head.as_ref().map(|head| head.forward(pass, pooled)).transpose()
     }
 }

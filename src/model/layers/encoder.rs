@@ -4,8 +4,8 @@
 use super::attention::{Heads, SelfAttention};
 use super::decoder::{Mixer, Sizes};
 use super::feed_forward::FeedForward;
-use super::linear::Linear;
-use crate::backend::{Act, LayerShape, Map, Matrix, Norm};
+use super::rank::RankHead;
+use crate::backend::{Act, LayerShape, Matrix, Norm};
 use crate::model::Network;
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
@@ -44,34 +44,6 @@ impl EncoderLayer {
     }
 }
 
-/// What makes scores of a pooled vector, in models that rerank: a dense layer with tanh, and one that gives the scores.
-struct Head {
-    dense: Option<Linear>,
-    scores: Linear,
-}
-
-impl Head {
-    /// `cls` and `cls.output`.
-    fn load(loader: &Loader<'_>, width: usize) -> Result<Option<Self>> {
-        let scores = "cls.output";
-        if !loader.has(&format!("{scores}.weight")) {
-            return Ok(None);
-        }
-        let count = loader.vocabulary(&format!("{scores}.weight"))?;
-        let dense = Linear::optional(loader, "cls", width, width)?;
-        Ok(Some(Head { dense, scores: Linear::load(loader, scores, count, width)? }))
-    }
-
-    fn forward(&self, pass: &mut Pass<'_>, mut x: Act) -> Result<Act> {
-        if let Some(dense) = &self.dense {
-            x = dense.forward(pass, x)?;
-            // That is tanh.
-            pass.backend.map(Map::SoftCap(1.0), x)?;
-        }
-        self.scores.forward(pass, x)
-    }
-}
-
 /// An encoder of such layers. The public fields are what architectures change after [`Encoder::load`].
 pub(crate) struct Encoder {
     embedding: Matrix,
@@ -84,7 +56,7 @@ pub(crate) struct Encoder {
     /// What one layer keeps while it works: layers take turns in one room.
     kept: LayerShape,
     layers: Vec<EncoderLayer>,
-    head: Option<Head>,
+    head: Option<RankHead>,
 }
 
 impl Encoder {
@@ -113,7 +85,7 @@ impl Encoder {
             ropes: Vec::new(),
             kept: heads.shape,
             layers: (0..sizes.layers).map(|number| layer(number, sizes, heads)).collect::<Result<_>>()?,
-            head: Head::load(loader, width)?,
+            head: RankHead::load(loader, width)?,
         })
     }
 
@@ -183,6 +155,10 @@ impl Network for Encoder {
 
     fn logits(&self, _pass: &mut Pass<'_>, _hidden: Act) -> Result<Act> {
         Err(Error::Internal { what: "logits of an encoder" })
+    }
+
+    fn ranks_mean(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.of_mean)
     }
 
     fn rank(&self, pass: &mut Pass<'_>, pooled: Act) -> Result<Option<Act>> {

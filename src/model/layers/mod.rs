@@ -14,6 +14,7 @@ mod mamba;
 mod mamba2;
 mod narrow;
 mod per_layer;
+mod rank;
 
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
 pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};

@@ -5,6 +5,8 @@
 Needs the packages gguf and numpy. `models` describes models made up for the rules; the tests build the same ones. `types` has, for each
 of them and each mix, a letter for each tensor in the order of the output ("types" of the head says which); a name with `+` is a run with
 an importance matrix. `checksums` has, for real models of this repository, CRC-32 over each tensor's name, type and bytes, padding and all.
+`altered` has CRC-32 of whole files, metadata and all, of runs that leave layers out or change metadata; `+` with an importance matrix,
+whose path in the metadata is that of the run, so that only the tensors count there.
 """
 import json, re, struct, subprocess, sys, tempfile, zlib
 from pathlib import Path
@@ -79,6 +81,19 @@ def write_imatrix(path, model):
             file.write(importance(t.name, columns).tobytes())
 
 
+ALTERED = [
+    ("vendor/models/tiny-instruct-q8_0.gguf", "Q4_K_M --prune-layers 1,3"),
+    ("vendor/models/tiny-instruct-q8_0.gguf", "Q3_K_M --prune-layers 0,5"),
+    ("vendor/models/tiny-instruct-q8_0.gguf", "COPY --prune-layers 4"),
+    ("vendor/models/tiny-instruct-q8_0.gguf", "IQ3_XXS+ --prune-layers 2"),
+    ("tests/data/architectures/qwen3moe.gguf", "Q8_0 --prune-layers 0"),
+    ("vendor/models/tiny-instruct-q8_0.gguf",
+     "Q4_0 --override-kv general.name=str:Other --override-kv llama.rope.freq_base=float:1e6"
+     " --override-kv tokenizer.ggml.add_bos_token=bool:false --override-kv some.number=int:-7"),
+    ("vendor/models/tiny-instruct-q8_0.gguf", "Q4_K_M --override-kv llama.block_count=int:48"),
+]
+
+
 NAMES = {t.value: t.name for t in gguf.GGMLQuantizationType} | {40: "NVFP4", 41: "Q1_0", 42: "Q2_0"}
 
 
@@ -125,7 +140,7 @@ def read(path):
     return [(name, NAMES[ty], data[begin + offset:begin + end]) for (name, ty, offset), end in zip(found, ends)]
 
 
-def quantize(model, mix, imatrix, *flags):
+def quantize(model, mix, imatrix, *flags, read=read):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.gguf"
         extra = []
@@ -153,6 +168,26 @@ def dry_run(model, mix, imatrix):
     return [(name, (after or before).upper()) for name, before, after in lines]
 
 
+def checksum(tensors):
+    crc = 0
+    for name, ty, data in tensors:
+        for part in (name.encode(), ty.encode(), data):
+            crc = zlib.crc32(part, crc)
+    return crc
+
+
+def altered():
+    checksums = {}
+    for model, how in ALTERED:
+        mix, *flags = how.split()
+        if mix.endswith("+"):
+            found = checksum(quantize(ROOT / model, mix[:-1], True, *flags))
+        else:
+            found = quantize(ROOT / model, mix, False, *flags, read=lambda path: zlib.crc32(path.read_bytes()))
+        checksums[f"{model} {how}"] = found
+    return checksums
+
+
 def main():
     names, types, checksums = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -177,15 +212,11 @@ def main():
     for model, mix, imatrix in runs:
         tensors = quantize(ROOT / model, mix, imatrix)
         if tensors is not None:
-            crc = 0
-            for name, ty, data in tensors:
-                for part in (name.encode(), ty.encode(), data):
-                    crc = zlib.crc32(part, crc)
-            checksums[f"{model} {mix}{'+' * imatrix}"] = crc
+            checksums[f"{model} {mix}{'+' * imatrix}"] = checksum(tensors)
     head = dict(reference="llama-quantize of llama.cpp as in llama-cpp-python 0.3.36 (ggml 0.25.3)")
     lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
     lines.append('"letters": ' + json.dumps(names))
-    for key, table in (("models", MODELS), ("types", types), ("checksums", checksums)):
+    for key, table in (("models", MODELS), ("types", types), ("checksums", checksums), ("altered", altered())):
         inner = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in table.items())
         lines.append(f'"{key}": {{\n{inner}\n}}')
     (HERE / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
