@@ -5,7 +5,7 @@ use super::attention::{Heads, SelfAttention};
 use super::decoder::{Mixer, Sizes};
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
-use crate::backend::{Act, LayerShape, Map, Matrix, Norm};
+use crate::backend::{Act, Constant, LayerShape, Map, Matrix, Norm};
 use crate::model::Network;
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
@@ -76,7 +76,7 @@ impl Head {
 pub(crate) struct Encoder {
     embedding: Matrix,
     /// What is added to each token: the vector of the first of two sentences.
-    segment: Option<Vec<f32>>,
+    segment: Option<Constant>,
     /// Positions that are learned, not turned.
     pub positions: Option<Matrix>,
     embedding_norm: Norm,
@@ -101,7 +101,7 @@ impl Encoder {
             true => {
                 let mut table = loader.table(types, loader.vocabulary(types)?, width)?;
                 table.truncate(width);
-                Some(table)
+                Some(table.into())
             }
             false => None,
         };
