@@ -314,7 +314,7 @@ impl Embedder {
                     go_on: &mut |_| !cancel.take(),
                 };
                 let Some(hidden) = network.hidden(&mut pass)? else { return Ok::<_, Error>(()) };
-                let numbers = backend.read(hidden);
+                let numbers = backend.read(hidden)?;
                 if !mean {
                     rows.extend_from_slice(numbers);
                     return Ok(());
@@ -359,7 +359,7 @@ impl Embedder {
                 })?,
                 _ => network.project(&mut pass, pooled)?,
             };
-            Ok(backend.read(done).to_vec())
+            Ok(backend.read(done)?.to_vec())
         })
     }
 }

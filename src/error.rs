@@ -755,6 +755,37 @@ pub enum Error {
         reason: String,
     },
     // ---- ggml
+    /// A GPU, its driver or its compiler failed.
+    #[error("the GPU: {doing}: {said}")]
+    Device {
+        /// What was asked of it.
+        doing: &'static str,
+        /// What it said.
+        said: String,
+    },
+    /// A GPU may not hold so much.
+    #[error(
+        "{what} need {needed} bytes of the GPU's memory, {used} are in use and {limit} may be: leave fewer layers to it \
+         (`--gpu-layers`), or use the backend `cpu`"
+    )]
+    DeviceMemory {
+        /// What is to be held.
+        what: &'static str,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes that may be.
+        limit: u64,
+    },
+    /// The kernels for GPUs lack something that a model, or its options, ask for.
+    #[error("the GPU's kernels have no way for {feature}: {hint}")]
+    DeviceUnsupported {
+        /// What is asked for.
+        feature: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// This ggml has no such operation for this tensor type.
     #[cfg(feature = "ggml")]
     #[error("ggml {} has no {operation} for {ty}", crate::ggml::version())]

@@ -80,6 +80,13 @@ pub mod report;
 pub mod speed;
 pub mod text;
 
+pub mod metal {
+    //! Apple's GPU: the machine's, and whether its kernels give there what the CPU gives. Models run on it by
+    //! [`ModelOptions::backend`](crate::model::ModelOptions::backend).
+
+    pub use crate::backend::metal::{About, Check, Device, Examination, Place, examine, open};
+}
+
 pub use backend::{BackendKind, CacheType, CacheTypes};
 pub use error::{Error, Result};
 pub use gristmill_kernels::quant::GgmlType;

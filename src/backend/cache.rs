@@ -8,11 +8,12 @@ pub use gristmill_kernels::attention::CacheType;
 use gristmill_kernels::attention::{BLOCK, Block, Layout, Line};
 use gristmill_kernels::simd::Level;
 
+use super::metal;
 use super::state::States;
 use crate::{Error, Result};
 
 /// Positions that can be taken back at least, though windows have moved on: see [`Cache::forget`].
-const ROLLBACK: usize = 128;
+pub(super) const ROLLBACK: usize = 128;
 
 /// In which form keys, and values, are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,7 +63,7 @@ impl Sees {
     }
 
     /// The first position that a query at `position` sees, and none behind it sees an earlier one.
-    fn first(self, position: usize) -> usize {
+    pub fn first(self, position: usize) -> usize {
         match self {
             Sees::Past | Sees::All => 0,
             Sees::Last(count) => (position + 1).saturating_sub(count.max(1)),
@@ -129,6 +130,16 @@ struct Layer {
     /// `None` where forgotten: only before all others.
     pages: Vec<Option<Arc<Page>>>,
     forgotten: usize,
+    /// What a device keeps in place of pages.
+    on_device: Option<metal::Kept>,
+}
+
+impl Layer {
+    /// The first position that is not forgotten.
+    fn first(&self) -> usize {
+        let on_device = self.on_device.as_ref().map_or(0, metal::Kept::first);
+        on_device.max(self.forgotten * BLOCK)
+    }
 }
 
 /// One head's block, to be written.
@@ -160,14 +171,35 @@ impl Room<'_> {
 pub(crate) struct Cache {
     /// What recurrent layers keep.
     pub states: States,
+    types: CacheTypes,
     layers: Vec<Layer>,
 }
 
 impl Cache {
     pub fn new(types: CacheTypes, layers: impl IntoIterator<Item = LayerShape>) -> Self {
+        let layer = |shape: LayerShape| Layer {
+            shape,
+            layout: shape.layout(types),
+            pages: Vec::new(),
+            forgotten: 0,
+            on_device: None,
+        };
+        Cache { states: States::default(), types, layers: layers.into_iter().map(layer).collect() }
+    }
+
+    /// In which form keys and values are kept.
+    pub fn types(&self) -> CacheTypes {
+        self.types
+    }
+
+    /// What a device keeps of a layer.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where there is no such layer.
+    pub fn on_device(&mut self, layer: usize) -> Result<&mut Option<metal::Kept>> {
         let layer =
-            |shape: LayerShape| Layer { shape, layout: shape.layout(types), pages: Vec::new(), forgotten: 0 };
-        Cache { states: States::default(), layers: layers.into_iter().map(layer).collect() }
+            self.layers.get_mut(layer).ok_or(Error::Internal { what: "a layer that is not there" })?;
+        Ok(&mut layer.on_device)
     }
 
     /// Bytes that a sequence of `len` positions takes at most, fed `batch` at a time; `usize::MAX` for more than can be
@@ -182,12 +214,15 @@ impl Cache {
     /// positions, none where a window has forgotten what a query at `len` would see.
     pub fn truncate(&mut self, len: usize) -> usize {
         let len = self.states.resume(len);
-        let gone = |layer: &Layer| layer.forgotten * BLOCK > layer.shape.sees.first(len);
+        let gone = |layer: &Layer| layer.first() > layer.shape.sees.first(len);
         let len = if self.layers.iter().any(gone) { 0 } else { len };
         self.states.truncate(len);
         for layer in &mut self.layers {
             layer.pages.truncate(len.div_ceil(BLOCK));
             layer.forgotten = layer.forgotten.min(layer.pages.len());
+            if len == 0 {
+                layer.on_device = None;
+            }
         }
         len
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Matrix;
+use super::{Constant, Matrix};
 
 /// The matrices of several experts, one below the other: `[experts * of, len]`, of which each expert takes some rows.
 pub(crate) struct Grouped {
@@ -14,7 +14,7 @@ pub(crate) struct Grouped {
     pub first: usize,
     pub rows: usize,
     /// `[experts * rows]`
-    pub bias: Option<Vec<f32>>,
+    pub bias: Option<Constant>,
 }
 
 /// A slot is one token's place at one of its experts. Slots are sorted by expert, so that each expert's are one run; for

@@ -15,8 +15,8 @@ use gristmill_kernels::quant::GgmlType;
 
 use super::cpu::Cpu;
 use super::{
-    Act, Activation, Attention, Backend, Cache, CacheTypes, Convolution, Grouped, LayerShape, Map, Mark,
-    Matrix, Norm, Recurrence, Scan, Slots, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, CacheTypes, Constant, Convolution, Grouped, LayerShape, Map,
+    Mark, Matrix, Norm, Recurrence, Scan, Slots, States, Turns, Wkv,
 };
 use crate::Result;
 
@@ -370,7 +370,7 @@ impl Backend for Gauge<'_, '_> {
         self.step(kind, 1.0, |cpu, _| cpu.lookup(table, &near), |cpu| blank(cpu, near.len(), table.len))
     }
 
-    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
+    fn linear(&mut self, weights: &Matrix, bias: Option<&Constant>, x: Act) -> Result<Act> {
         let (rows, len) = (weights.rows, weights.len);
         let row_bytes = weights.ty.row_bytes(len).unwrap_or(0);
         self.multiplied(weights.ty, rows * len * x.rows, rows * row_bytes);
@@ -515,11 +515,11 @@ impl Backend for Gauge<'_, '_> {
         self.making("combine", more, (tokens, x.width), |cpu| cpu.combine(slots, weighted, x))
     }
 
-    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+    fn scale_columns(&mut self, factors: &Constant, x: Act) -> Result<()> {
         self.in_place("scale columns", [x.rows, x.width, 0, 0, 0, 0], |cpu| cpu.scale_columns(factors, x))
     }
 
-    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+    fn shift_columns(&mut self, terms: &Constant, x: Act) -> Result<()> {
         self.in_place("shift columns", [x.rows, x.width, 0, 0, 0, 0], |cpu| cpu.shift_columns(terms, x))
     }
 
@@ -529,8 +529,22 @@ impl Backend for Gauge<'_, '_> {
         self.making("columns", [parts.len(), 0, 0, 0], (rows, width), |cpu| cpu.columns(parts))
     }
 
-    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
-        self.recurred(state.len(), x.rows * by.weights.len());
+    fn state(&mut self, states: &States, of: (usize, usize), position: usize, len: usize) -> Result<Act> {
+        self.cpu.state(states, of, position, len)
+    }
+
+    fn keep_state(
+        &mut self,
+        states: &mut States,
+        of: (usize, usize),
+        position: usize,
+        state: Act,
+    ) -> Result<()> {
+        self.cpu.keep_state(states, of, position, state)
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: Act, x: Act) -> Result<Act> {
+        self.recurred(state.width, x.rows * by.weights.len());
         self.making("convolve", [by.weights.len(), 0, 0, 0], (x.rows, x.width), |cpu| {
             cpu.convolve(by, state, x)
         })
@@ -539,34 +553,33 @@ impl Backend for Gauge<'_, '_> {
     fn recur(
         &mut self,
         by: &Recurrence,
-        state: &mut [f32],
+        state: Act,
         queries_keys_values: [Act; 3],
-        decays: &[f32],
-        rates: &[f32],
+        decays_rates: [Act; 2],
     ) -> Result<Act> {
         let [.., values] = queries_keys_values;
         // A decay, a sum and a result for each number of the state, and what it gives for the key.
         let each = if by.delta { 4 } else { 3 };
-        self.recurred(state.len(), values.rows * state.len() * each);
+        self.recurred(state.width, values.rows * state.width * each);
         let more = [by.key_dim, by.value_dim, by.delta.into(), 0];
         self.making("recur", more, (values.rows, values.width), |cpu| {
-            cpu.recur(by, state, queries_keys_values, decays, rates)
+            cpu.recur(by, state, queries_keys_values, decays_rates)
         })
     }
 
-    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+    fn scan(&mut self, by: &Scan, state: Act, inputs_steps_into_out: [Act; 4]) -> Result<Act> {
         let [inputs, ..] = inputs_steps_into_out;
         // Step times rate, decay, input, result.
-        self.recurred(state.len(), inputs.rows * state.len() * 4);
+        self.recurred(state.width, inputs.rows * state.width * 4);
         self.making("scan", [by.states, 0, 0, 0], (inputs.rows, by.channels), |cpu| {
             cpu.scan(by, state, inputs_steps_into_out)
         })
     }
 
-    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
+    fn wkv(&mut self, by: &Wkv, state: Act, inputs: [Act; 6]) -> Result<Act> {
         let [receptances, ..] = inputs;
         // Decay, what the state gives for `a`, that times `b`, key times value, result.
-        self.recurred(state.len(), receptances.rows * state.len() * 5);
+        self.recurred(state.width, receptances.rows * state.width * 5);
         self.making("wkv", [by.dim, 0, 0, 0], (receptances.rows, receptances.width), |cpu| {
             cpu.wkv(by, state, inputs)
         })
@@ -584,12 +597,12 @@ impl Backend for Gauge<'_, '_> {
         self.cpu.write(width, numbers)
     }
 
-    fn read(&self, x: Act) -> &[f32] {
+    fn read(&mut self, x: Act) -> Result<&[f32]> {
         self.cpu.read(x)
     }
 
-    fn look_at_rows(&self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) {
-        self.cpu.look_at_rows(x, look);
+    fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()> {
+        self.cpu.look_at_rows(x, look)
     }
 
     fn mark(&self) -> Mark {

@@ -3,21 +3,24 @@
 //! A forward pass speaks to a [`Backend`] in handles ([`Act`]); where the numbers lie is the backend's matter.
 
 pub(crate) mod cache;
+mod constant;
 pub(crate) mod cpu;
 mod experts;
 pub(crate) mod gauge;
 #[cfg_attr(not(feature = "ggml"), path = "ggml_absent.rs")]
 mod ggml;
+pub(crate) mod metal;
 mod recurrence;
 mod state;
 
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
+pub(crate) use constant::Constant;
 pub(crate) use experts::{Grouped, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
 pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
-pub(crate) use state::KEPT as KEPT_STATES;
+pub(crate) use state::{KEPT as KEPT_STATES, State, States};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,13 +40,15 @@ pub enum BackendKind {
     /// them (a copy of the weights, where it has one): what kernels alone change, in numbers and in speed. There only
     /// with the feature `ggml`.
     Ggml,
+    /// Apple's GPU, or some layers on it and the others as [`BackendKind::Cpu`]. There only on macOS, with the feature `metal`.
+    Metal,
 }
 
 impl BackendKind {
     /// Every backend, whether or not this build has it.
-    pub const ALL: &'static [BackendKind] = &[BackendKind::Cpu, BackendKind::Ggml];
+    pub const ALL: &'static [BackendKind] = &[BackendKind::Cpu, BackendKind::Ggml, BackendKind::Metal];
 
-    /// The backend of this name: `cpu`, `ggml`.
+    /// The backend of this name: `cpu`, `ggml`, `metal`.
     ///
     /// # Errors
     /// [`Error::BackendAbsent`].
@@ -57,29 +62,42 @@ impl BackendKind {
         match self {
             BackendKind::Cpu => "cpu",
             BackendKind::Ggml => "ggml",
+            BackendKind::Metal => "metal",
         }
     }
 }
 
-/// Whose loops multiply the matrices of a model.
+/// Who carries out a model's operations.
 pub(crate) enum Engine {
     Cpu,
+    /// As `Cpu`, but for products.
     Ggml(ggml::Ggml),
+    Metal(Box<metal::Metal>),
 }
 
 impl Engine {
-    /// The backend `kind` for `threads` threads.
-    pub fn new(kind: BackendKind, threads: usize) -> Result<Self> {
-        match kind {
-            BackendKind::Cpu => Ok(Engine::Cpu),
-            BackendKind::Ggml => ggml::Ggml::new(threads).map(Engine::Ggml),
-        }
+    /// ggml's loops for `threads` threads.
+    pub fn ggml(threads: usize) -> Result<Self> {
+        ggml::Ggml::new(threads).map(Engine::Ggml)
     }
 
     pub fn kind(&self) -> BackendKind {
         match self {
             Engine::Cpu => BackendKind::Cpu,
             Engine::Ggml(_) => BackendKind::Ggml,
+            Engine::Metal(_) => BackendKind::Metal,
+        }
+    }
+
+    /// A pass; what is not another's is `cpu`'s. Who observes products sees those of the CPU.
+    pub fn pass<R>(
+        &self,
+        mut cpu: cpu::Cpu<'_>,
+        pass: impl FnOnce(&mut dyn Backend) -> Result<R>,
+    ) -> Result<R> {
+        match self {
+            Engine::Metal(metal) if !cpu.is_observed() => metal.pass(cpu, pass),
+            _ => pass(&mut cpu),
         }
     }
 
@@ -87,7 +105,7 @@ impl Engine {
     /// our own.
     fn multiply(&self, weights: &Matrix, x: &[f32], out: &mut [f32]) -> Result<bool> {
         match self {
-            Engine::Cpu => Ok(false),
+            Engine::Cpu | Engine::Metal(_) => Ok(false),
             Engine::Ggml(ggml) => ggml.multiply(weights, x, out),
         }
     }
@@ -121,6 +139,8 @@ pub(crate) struct Matrix {
     pub tensor: Box<str>,
     pub first_row: usize,
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Whether the bytes are part of a mapped file.
+    mapped: bool,
     /// Bytes before the first row.
     offset: usize,
     /// What ggml makes of it, once it is asked to multiply.
@@ -138,7 +158,23 @@ impl Matrix {
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
     ) -> Self {
         let (tensor, bytes) = (tensor.into(), Arc::new(bytes));
-        Matrix { ty, rows, len, tensor, first_row, bytes, offset: 0, prepared: ggml::Prepared::new() }
+        let prepared = ggml::Prepared::new();
+        Matrix { ty, rows, len, tensor, first_row, bytes, mapped: false, offset: 0, prepared }
+    }
+
+    /// The same, with bytes that are part of a mapped file.
+    pub fn mapped(self, mapped: bool) -> Self {
+        Matrix { mapped, ..self }
+    }
+
+    /// Whether the bytes are part of a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// Tells these weights from all others that exist.
+    pub fn id(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.bytes).cast::<u8>() as usize, self.offset)
     }
 
     /// The rows as they lie in the file.
@@ -151,7 +187,8 @@ impl Matrix {
         let offset = self.offset + rows.start * self.ty.row_bytes(self.len).unwrap_or(0);
         let (tensor, bytes, prepared) = (self.tensor.clone(), self.bytes.clone(), ggml::Prepared::new());
         let first_row = self.first_row + rows.start;
-        Matrix { ty: self.ty, rows: rows.len(), len: self.len, tensor, first_row, bytes, offset, prepared }
+        let Matrix { ty, len, mapped, .. } = *self;
+        Matrix { ty, rows: rows.len(), len, tensor, first_row, bytes, mapped, offset, prepared }
     }
 }
 
@@ -171,9 +208,9 @@ pub(crate) type Observer<'a> = &'a (dyn Fn(Product<'_>) + Sync);
 #[derive(Debug)]
 pub(crate) enum Norm {
     /// Root mean square.
-    Rms { weight: Vec<f32>, eps: f32 },
+    Rms { weight: Constant, eps: f32 },
     /// Mean and variance.
-    Layer { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
+    Layer { weight: Constant, bias: Constant, eps: f32 },
 }
 
 impl Norm {
@@ -207,11 +244,11 @@ pub(crate) fn softplus(x: f32) -> f32 {
     if x > 20.0 { x } else { libm::log1pf(libm::expf(x)) }
 }
 
-/// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs]`.
+/// The angles of rotary embedding for the tokens of a pass: cosine and sine of each pair, `[tokens][pairs][2]`.
 pub(crate) struct Turns {
     pub pairing: Pairing,
     pub pairs: usize,
-    pub by: Vec<[f32; 2]>,
+    pub by: Constant,
 }
 
 /// How the heads of an attention share keys, and what becomes of their scores.
@@ -225,9 +262,9 @@ pub(crate) struct Attention {
     /// Scores `s` become `cap tanh(s / cap)`.
     pub cap: Option<f32>,
     /// For each head a score that takes part in the softmax and stands for no position; or empty.
-    pub sinks: Vec<f32>,
+    pub sinks: Constant,
     /// For each head how much its scores fall with each position of distance (ALiBi); or empty.
-    pub slopes: Vec<f32>,
+    pub slopes: Constant,
 }
 
 /// The operations of a forward pass, on matrices `[tokens, width]`.
@@ -238,7 +275,7 @@ pub(crate) trait Backend {
     /// The rows `rows` of a table, as floats: `[rows.len(), table.len]`.
     fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act>;
     /// `x` times the matrix transposed, plus the bias: `[tokens, weights.rows]`.
-    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act>;
+    fn linear(&mut self, weights: &Matrix, bias: Option<&Constant>, x: Act) -> Result<Act>;
     /// The norm of each row, as a new matrix.
     fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act>;
     /// The norm of each row, in place.
@@ -285,40 +322,55 @@ pub(crate) trait Backend {
     /// token chose them: `[tokens, width]`.
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
     /// Each row of `x` times `factors`, value by value, in place.
-    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()>;
+    fn scale_columns(&mut self, factors: &Constant, x: Act) -> Result<()>;
     /// Each row of `x` plus `terms`, value by value, in place.
-    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()>;
+    fn shift_columns(&mut self, terms: &Constant, x: Act) -> Result<()>;
     /// Columns of matrices of as many rows, side by side, as a new matrix.
     fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act>;
+    /// A layer's state number `part` of `len` values after the first `position` tokens, to be changed: zeros at the beginning.
+    fn state(&mut self, states: &States, of: (usize, usize), position: usize, len: usize) -> Result<Act>;
+    /// Keeps a layer's state number `part` after the first `position` tokens.
+    fn keep_state(
+        &mut self,
+        states: &mut States,
+        of: (usize, usize),
+        position: usize,
+        state: Act,
+    ) -> Result<()>;
     /// The convolution of `x` `[tokens, channels]` over the tokens, from the last ones of `state` on, which become those of
     /// `x`.
-    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act>;
+    fn convolve(&mut self, by: &Convolution, state: Act, x: Act) -> Result<Act>;
     /// Carries `state` through the tokens: of queries, keys `[tokens, key_heads * key_dim]`, values `[tokens, heads *
     /// value_dim]`, decays and rates `[tokens, heads]` it makes results shaped as the values.
     fn recur(
         &mut self,
         by: &Recurrence,
-        state: &mut [f32],
+        state: Act,
         queries_keys_values: [Act; 3],
-        decays: &[f32],
-        rates: &[f32],
+        decays_rates: [Act; 2],
     ) -> Result<Act>;
     /// Carries the states of a selective scan through the tokens: of inputs and steps `[tokens, channels]` and the ways into
     /// and out of the states `[tokens, states]` it makes results `[tokens, channels]`.
-    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act>;
+    fn scan(&mut self, by: &Scan, state: Act, inputs_steps_into_out: [Act; 4]) -> Result<Act>;
     /// Carries `state` through the tokens: of receptances, decays, keys, `a`, `b` and values, all `[tokens, heads * dim]`, it
     /// makes results shaped alike.
-    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act>;
+    fn wkv(&mut self, by: &Wkv, state: Act, inputs: [Act; 6]) -> Result<Act>;
     /// `x += y`.
     fn add(&mut self, x: Act, y: Act) -> Result<()>;
     /// The rows `rows` of `x`, as a new matrix.
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act>;
     /// A new matrix of these numbers, rows of `width`.
     fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act>;
+    /// Tells that what follows is a layer's work.
+    ///
+    /// Called where nothing but what the layers have in common is held.
+    fn begin_layer(&mut self, _layer: usize) -> Result<()> {
+        Ok(())
+    }
     /// The numbers of `x`.
-    fn read(&self, x: Act) -> &[f32];
+    fn read(&mut self, x: Act) -> Result<&[f32]>;
     /// Calls `look` with each row of `x` and its number, on all threads.
-    fn look_at_rows(&self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync));
+    fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()>;
     /// Where the activations made so far end.
     fn mark(&self) -> Mark;
     /// Forgets the activations that were made since `mark`.

@@ -3,12 +3,14 @@
 
 use gristmill_kernels::recurrence::block;
 
+use super::Constant;
+
 /// A causal convolution of each channel by itself.
 pub(crate) struct Convolution {
     /// `[taps, channels]`, the oldest token's first.
-    pub weights: Vec<f32>,
+    pub weights: Constant,
     /// `[channels]`
-    pub bias: Option<Vec<f32>>,
+    pub bias: Option<Constant>,
     pub channels: usize,
 }
 
@@ -53,7 +55,7 @@ pub(crate) struct Scan {
     /// Channels of a block.
     pub block: usize,
     /// The rates of the states, `[channels / block, states, block]`.
-    pub rates: Vec<f32>,
+    pub rates: Constant,
 }
 
 impl Scan {
@@ -66,7 +68,16 @@ impl Scan {
                 sorted.extend(channels.iter().skip(state).step_by(states));
             }
         }
-        Some(Scan { channels, states, block, rates: sorted })
+        Some(Scan { channels, states, block, rates: sorted.into() })
+    }
+
+    /// The rates as `[states, channels]`.
+    pub fn rates_by_state(&self) -> Vec<f32> {
+        let blocks = self.rates.chunks(self.block * self.states);
+        let state = |state| {
+            blocks.clone().flat_map(move |block| block.iter().skip(state * self.block).take(self.block))
+        };
+        (0..self.states).flat_map(state).copied().collect()
     }
 
     /// Floats that are kept.

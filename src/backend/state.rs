@@ -4,46 +4,55 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::metal;
 use crate::{Error, Result};
 
 /// How many states of a layer are kept: the last one, and the one before the last pass, to which a pass that fails goes
 /// back.
 pub(crate) const KEPT: usize = 2;
 
-/// A state, with the number of tokens that are in it.
-type Kept = (usize, Arc<Vec<f32>>);
+/// What a recurrent layer keeps, where the backend that made it has it.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// In memory.
+    Host(Arc<[f32]>),
+    /// With a device.
+    Device(metal::Buffer),
+}
+
+impl State {
+    /// The numbers of a state in memory.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where a device has it.
+    pub fn host(&self) -> Result<&[f32]> {
+        match self {
+            State::Host(numbers) => Ok(numbers),
+            State::Device(_) => Err(Error::Internal { what: "a state that another backend has" }),
+        }
+    }
+}
 
 /// The states of one sequence, shared as its pages are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct States {
-    /// The states of each recurrent layer, those of fewer tokens first.
-    layers: BTreeMap<usize, Vec<Kept>>,
+    /// The states of each recurrent layer, of which a layer may have several, with the number of tokens that are in them; those
+    /// of fewer tokens first.
+    layers: BTreeMap<(usize, usize), Vec<(usize, State)>>,
 }
 
 impl States {
-    /// A copy of the state of `layer` after the first `position` tokens, `len` floats: zeros at the beginning.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn at(&self, layer: usize, position: usize, len: usize) -> Result<Vec<f32>> {
-        let mut state = Vec::new();
-        let bytes = len.saturating_mul(size_of::<f32>()) as u64;
-        state.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what: "states of layers", bytes })?;
-        if position == 0 {
-            state.resize(len, 0.0);
-            return Ok(state);
-        }
-        let kept = self.layers.get(&layer).into_iter().flatten().find(|(at, _)| *at == position);
-        let (_, kept) = kept.ok_or(Error::Internal { what: "a state that is not kept" })?;
-        state.extend_from_slice(kept);
-        Ok(state)
+    /// A layer's state of some number after the first `position` tokens.
+    pub fn at(&self, of: (usize, usize), position: usize) -> Option<&State> {
+        let kept = self.layers.get(&of).into_iter().flatten();
+        kept.filter(|_| position > 0).find(|(at, _)| *at == position).map(|(_, state)| state)
     }
 
-    /// Keeps the state of `layer` after the first `position` tokens.
-    pub fn keep(&mut self, layer: usize, position: usize, state: Vec<f32>) {
-        let kept = self.layers.entry(layer).or_default();
+    /// Keeps a layer's state of some number after the first `position` tokens.
+    pub fn keep(&mut self, of: (usize, usize), position: usize, state: State) {
+        let kept = self.layers.entry(of).or_default();
         kept.retain(|(at, _)| *at < position);
-        kept.push((position, Arc::new(state)));
+        kept.push((position, state));
         let old = kept.len().saturating_sub(KEPT);
         kept.drain(..old);
     }
@@ -56,7 +65,7 @@ impl States {
     /// Bytes that are held.
     #[cfg(test)]
     pub fn held_bytes(&self) -> usize {
-        self.layers.values().flatten().map(|(_, state)| state.len() * size_of::<f32>()).sum()
+        self.layers.values().flatten().map(|(_, state)| state.host().map_or(0, size_of_val)).sum()
     }
 
     /// From which position, at most `len`, all layers can go on.
@@ -79,16 +88,23 @@ impl States {
 mod tests {
     use super::*;
 
+    fn state(number: f32) -> State {
+        State::Host([number; 2].into())
+    }
+
     #[test]
     fn a_sequence_goes_on_from_a_kept_state_or_from_the_beginning() {
         let mut states = States::default();
         for position in [3, 8, 9] {
-            states.keep(1, position, vec![position as f32; 2]);
+            states.keep((1, 0), position, state(position as f32));
         }
-        assert_eq!(states.at(1, 9, 2).unwrap(), [9.0; 2]);
+        assert_eq!(states.at((1, 0), 9).unwrap().host().unwrap(), [9.0; 2]);
         assert_eq!((states.resume(9), states.resume(8), states.resume(7)), (9, 8, 0));
-        assert!(states.at(1, 3, 2).is_err());
-        assert_eq!(states.at(1, 0, 2).unwrap(), [0.0; 2]);
+        assert!(
+            states.at((1, 0), 3).is_none()
+                && states.at((1, 0), 0).is_none()
+                && states.at((1, 1), 9).is_none()
+        );
         let mut fork = states.clone();
         fork.truncate(8);
         assert_eq!((fork.resume(9), states.resume(9)), (8, 9));
@@ -101,10 +117,10 @@ mod tests {
     fn a_pass_that_failed_half_way_is_taken_back_whole() {
         let mut states = States::default();
         for position in [4, 6] {
-            states.keep(0, position, vec![0.0]);
-            states.keep(2, position, vec![0.0]);
+            states.keep((0, 0), position, state(0.0));
+            states.keep((2, 1), position, state(0.0));
         }
-        states.keep(0, 7, vec![0.0]);
+        states.keep((0, 0), 7, state(0.0));
         states.truncate(6);
         assert_eq!(states.resume(6), 6);
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use gristmill::eval;
 use gristmill::generate::{CancelHandle, GenerateOptions, SamplerOptions, StepperOptions};
+use gristmill::model::ModelOptions;
 use gristmill::text::TokenizerOptions;
 use gristmill::{BackendKind, CacheType, CacheTypes, Level, Model};
 
@@ -28,10 +29,16 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME",
           value_parser = PossibleValuesParser::new(Level::NAMES.iter().copied().chain(["auto"])))]
     pub isa: Option<String>,
-    /// What computes; ggml multiplies matrices by ggml, to compare with (`bench` takes several: cpu,ggml)
+    /// What computes; metal is Apple's GPU, ggml multiplies matrices by ggml, to compare with (`bench` takes several: cpu,ggml)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', default_value = "cpu",
           value_parser = PossibleValuesParser::new(["cpu", "ggml", "metal"]))]
     backend: Vec<String>,
+    /// With --backend metal, leave so many layers to the GPU, from the first on, and the others to the CPU [default: all]
+    #[arg(long, global = true, value_name = "N")]
+    gpu_layers: Option<usize>,
+    /// With --backend metal, leave the model to the CPU where the GPU cannot run it
+    #[arg(long, global = true)]
+    or_cpu: bool,
     /// The most tokens of a sequence [default: what the model was trained for; to measure over a text 512] (`advise` takes several: 4096,32768)
     #[arg(long = "ctx", global = true, value_name = "N", value_delimiter = ',',
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -112,6 +119,15 @@ impl Common {
                 let found = more.len();
                 Err(Failure::Usage(format!("--backend: expected one, found {found}; `bench` takes several")))
             }
+        }
+    }
+
+    /// How a GPU is used.
+    pub fn gpu(&self, options: ModelOptions) -> ModelOptions {
+        let options = options.or_cpu(self.or_cpu);
+        match self.gpu_layers {
+            Some(layers) => options.gpu_layers(layers),
+            None => options,
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::args::Common;
 use super::failure::Failure;
+use super::metal;
 use super::model::Source;
 use super::output::Out;
 use super::{Done, interrupt, progress};
@@ -22,6 +23,9 @@ use super::{Done, interrupt, progress};
 pub struct Doctor {
     /// The .gguf file to examine [default: the built-in model]
     model: Option<PathBuf>,
+    /// Examine the machine's GPU instead: whether every kernel compiles there and gives what the CPU gives
+    #[arg(long, conflicts_with_all = ["model", "quick", "strict"])]
+    metal: bool,
     /// Do not read the weights: header, tokenizer and template only
     #[arg(long)]
     quick: bool,
@@ -34,6 +38,9 @@ pub struct Doctor {
 }
 
 pub fn run(args: &Doctor, common: &Common) -> Done {
+    if args.metal {
+        return metal::tell(args.json);
+    }
     let options = Options {
         weights: !args.quick,
         threads: common.threads.map(Into::into),

@@ -15,6 +15,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod logits;
+mod metal;
 mod model;
 mod npy;
 mod output;

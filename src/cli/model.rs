@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
 
     /// The model on a backend with so many threads, ready to run.
     pub fn model_with(self, backend: BackendKind, threads: Option<u16>, common: &Common) -> Done<Model> {
-        let mut options = ModelOptions::default().backend(backend);
+        let mut options = common.gpu(ModelOptions::default().backend(backend));
         if let Some(threads) = threads {
             options = options.threads(threads.into());
         }

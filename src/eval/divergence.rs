@@ -70,7 +70,7 @@ pub fn divergence(
             let blocks = hidden.blocks(together).zip(other.blocks(together));
             for ((block, other), targets) in blocks.zip(part.targets.chunks(together)) {
                 let other =
-                    reference_reader.logits(other, |backend, logits| backend.read(logits).to_vec())?;
+                    reference_reader.logits(other, |backend, logits| Ok(backend.read(logits)?.to_vec()))?;
                 let width = reference.vocabulary();
                 compared.extend(reader.score(block, |row, logits| {
                     let other = other.get(row * width..(row + 1) * width).unwrap_or_default();

@@ -42,7 +42,7 @@ pub fn imatrix(
             let hidden = reader.read(&mut sequence, tokens, &all)?;
             if output {
                 for block in hidden.blocks(reader.positions_together()) {
-                    reader.logits(block, |_, _| ())?;
+                    reader.logits(block, |_, _| Ok(()))?;
                 }
             }
         }

@@ -117,10 +117,8 @@ impl<'a> Reader<'a> {
         sequence.len = end;
         self.enter(&mut sequence.cache, start, tokens, outputs, |model, pass| {
             let hidden = model.network().hidden(pass)?;
-            Ok(hidden.map_or_else(Hidden::default, |hidden| Hidden {
-                width: hidden.width,
-                values: pass.backend.read(hidden).to_vec(),
-            }))
+            let Some(hidden) = hidden else { return Ok(Hidden::default()) };
+            Ok(Hidden { width: hidden.width, values: pass.backend.read(hidden)?.to_vec() })
         })
     }
 
@@ -141,13 +139,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Computes the logits of a block's positions and hands them to `then`, `[positions, vocabulary]`.
-    pub fn logits<R>(&mut self, block: Block<'_>, then: impl FnOnce(&dyn Backend, Act) -> R) -> Result<R> {
+    pub fn logits<R>(
+        &mut self,
+        block: Block<'_>,
+        then: impl FnOnce(&mut dyn Backend, Act) -> Result<R>,
+    ) -> Result<R> {
         // No layer keeps anything of this.
         let mut cache = Cache::new(CacheType::F32.into(), []);
         self.enter(&mut cache, 0, &[], &[], |model, pass| {
             let hidden = pass.backend.write(block.width, block.values)?;
             let logits = model.network().logits(pass, hidden)?;
-            Ok(then(pass.backend, logits))
+            then(pass.backend, logits)
         })
     }
 
@@ -164,8 +166,8 @@ impl<'a> Reader<'a> {
                     // It is empty: each row is looked at once.
                     let _ = place.set(score(row, logits));
                 }
-            });
-            scores
+            })?;
+            Ok(scores)
         })?;
         let gone = || Error::Internal { what: "a position without a score" };
         scores.into_iter().map(|score| score.into_inner().ok_or_else(gone)?).collect()

@@ -343,7 +343,7 @@ impl Stepper {
             let network = model.network();
             if let Some(hidden) = network.hidden(&mut pass)? {
                 let logits = network.logits(&mut pass, hidden)?;
-                let rows = backend.read(logits).chunks_exact(logits.width.max(1));
+                let rows = backend.read(logits)?.chunks_exact(logits.width.max(1));
                 outputs.iter().zip(rows).for_each(|(&index, row)| each(index, row));
             }
             Ok(())

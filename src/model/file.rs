@@ -265,6 +265,12 @@ impl TensorHandle {
     pub fn view(&self) -> Option<TensorView<'_>> {
         self.file.at(self.part, self.index)
     }
+
+    /// Whether the bytes are part of a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        let part = self.file.0.parts.get(self.part);
+        part.is_some_and(|part| matches!(part.bytes.0, Backing::Mapped(_)))
+    }
 }
 
 /// The open file, or files, of one model.

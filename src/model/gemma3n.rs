@@ -10,7 +10,7 @@ use super::layers::{
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
 use super::rope::Rope;
-use crate::backend::{Act, Activation, LayerShape, Map, Matrix, Norm};
+use crate::backend::{Act, Activation, Constant, LayerShape, Map, Matrix, Norm};
 use crate::{Error, Result};
 
 /// Loads a model of this architecture.
@@ -72,7 +72,7 @@ struct Layer {
     router_norm: Norm,
     predict: Linear,
     correct: Linear,
-    correct_scale: Vec<f32>,
+    correct_scale: Constant,
     per_layer: PerLayerBlock,
 }
 
@@ -91,7 +91,7 @@ impl Layer {
         let rank = loader.vocabulary(&name("laurel_l.weight"))?;
         let mut router_norm = norm("altup_router_norm")?;
         if let Norm::Rms { weight, .. } = &mut router_norm {
-            weight.iter_mut().for_each(|weight| *weight /= width as f32);
+            *weight = weight.iter().map(|weight| weight / width as f32).collect::<Vec<_>>().into();
         }
         Ok(Layer {
             attention_norm: norm("attn_norm")?,
@@ -109,7 +109,7 @@ impl Layer {
             router_norm,
             predict: linear("altup_predict_coef", streams * streams, streams)?,
             correct: linear("altup_correct_coef", streams, streams)?,
-            correct_scale: loader.vector(&name("altup_correct_scale.weight"), width)?,
+            correct_scale: loader.vector(&name("altup_correct_scale.weight"), width)?.into(),
             per_layer: PerLayerBlock::load(loader, layer, width, dim)?,
         })
     }
@@ -121,7 +121,7 @@ impl Layer {
         // A cap of one is the hyperbolic tangent.
         pass.backend.map(Map::SoftCap(1.0), routed)?;
         let coefficients = by.forward(pass, routed)?;
-        Ok(pass.backend.read(coefficients).to_vec())
+        Ok(pass.backend.read(coefficients)?.to_vec())
     }
 
     /// Attention, the way past it and the feed-forward network.
@@ -207,7 +207,7 @@ impl Network for Gemma3n {
             .map(|rope| rope.turns(pass.positions(), pass.context))
             .collect::<Result<Vec<_>>>()?;
 
-        let sizes = magnitudes(pass, x);
+        let sizes = magnitudes(pass, x)?;
         let mut streams = vec![x];
         for matrix in &self.into_streams {
             streams.push(matrix.forward_to_sizes(pass, x, &sizes)?);
@@ -227,7 +227,7 @@ impl Network for Gemma3n {
             wanted.push(pass.backend.select(stream, pass.outputs)?);
         }
         let [first, others @ ..] = wanted.as_slice() else { return Ok(None) };
-        let sizes = magnitudes(pass, *first);
+        let sizes = magnitudes(pass, *first)?;
         let mut parts = vec![*first];
         for (matrix, &stream) in self.out_of_streams.iter().zip(others) {
             parts.push(matrix.forward_to_sizes(pass, stream, &sizes)?);

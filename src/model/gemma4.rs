@@ -72,8 +72,8 @@ impl DenseAndExperts {
         let mut router_norm = Norms::unit(loader, width)?;
         if let Norm::Rms { weight, .. } = &mut router_norm {
             let root = libm::sqrtf(width as f32);
-            *weight = loader.vector(&format!("blk.{layer}.ffn_gate_inp.scale"), width)?;
-            weight.iter_mut().for_each(|weight| *weight /= root);
+            let scale = loader.vector(&format!("blk.{layer}.ffn_gate_inp.scale"), width)?;
+            *weight = scale.into_iter().map(|weight| weight / root).collect::<Vec<_>>().into();
         }
         Ok(DenseAndExperts {
             dense_norms: [norm("ffn_norm")?, norm("post_ffw_norm_1")?],

@@ -18,7 +18,7 @@ pub(crate) fn load(loader: &Loader<'_>) -> Result<Box<dyn Network>> {
         let heads = Heads::load(loader, layer, width)?;
         let mut attention = SelfAttention::load(loader, layer, width, heads)?;
         attention.see_window(loader.window(layer, 2)?);
-        attention.spec.sinks = loader.vector(&format!("blk.{layer}.attn_sinks.weight"), heads.count)?;
+        attention.spec.sinks = loader.vector(&format!("blk.{layer}.attn_sinks.weight"), heads.count)?.into();
         let inner = loader.size_at("expert_feed_forward_length", layer)?;
         let router = Router::load(loader, layer, Scoring::SoftmaxOfChosen, false)?;
         let experts = Experts::load(loader, layer, width, inner, Activation::SwigluClamped, router)?;

@@ -80,15 +80,15 @@ impl Mixer for ShortConvolution {
     }
 
     fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, _: &Turned) -> Result<Act> {
-        let mut state = pass.cache.states.at(layer, pass.start, self.state_len())?;
+        let state = pass.state(layer, 0, self.state_len())?;
         let [b, c, x] = [
             self.input[0].forward(pass, x)?,
             self.input[1].forward(pass, x)?,
             self.input[2].forward(pass, x)?,
         ];
         pass.backend.gated(Activation::Identity, b, x)?;
-        let mixed = pass.backend.convolve(&self.convolution, &mut state, b)?;
-        pass.cache.states.keep(layer, pass.positions().end, state);
+        let mixed = pass.backend.convolve(&self.convolution, state, b)?;
+        pass.keep_state(layer, 0, state)?;
         pass.backend.gated(Activation::Identity, c, mixed)?;
         self.output.forward(pass, c)
     }

@@ -261,7 +261,10 @@ impl<'a> Loader<'a> {
     ) -> Matrix {
         let place = (name, first_row);
         match &self.stand_in {
-            None => Matrix::new(place, ty, rows, len, from),
+            None => {
+                let mapped = from.tensor.is_mapped();
+                Matrix::new(place, ty, rows, len, from).mapped(mapped)
+            }
             Some(stand_in) => Matrix::new(place, ty, rows, len, stand_in.bytes(from.bytes.len())),
         }
     }
@@ -380,18 +383,22 @@ impl Norms {
         let bare = loader.has(name).then(|| loader.vector(name, len)).transpose()?;
         let weight = bare.map_or_else(|| loader.vector(&format!("{name}.weight"), len), Ok)?;
         match self {
-            Norms::Rms => Ok(Norm::Rms { weight, eps: loader.rms_epsilon()? }),
+            Norms::Rms => Ok(Norm::Rms { weight: weight.into(), eps: loader.rms_epsilon()? }),
             Norms::Layer | Norms::LayerByRmsKey => {
                 let bias = loader.optional_vector(&format!("{name}.bias"), len)?;
                 let key = if self == Norms::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
                 let eps = loader.epsilon(&format!("attention.{key}"))?;
-                Ok(Norm::Layer { weight, bias: bias.unwrap_or_else(|| vec![0.0; len]), eps })
+                Ok(Norm::Layer {
+                    weight: weight.into(),
+                    bias: bias.unwrap_or_else(|| vec![0.0; len]).into(),
+                    eps,
+                })
             }
         }
     }
 
     /// The root mean square norm over `len` values, without weights.
     pub fn unit(loader: &Loader<'_>, len: usize) -> Result<Norm> {
-        Ok(Norm::Rms { weight: vec![1.0; len], eps: loader.rms_epsilon()? })
+        Ok(Norm::Rms { weight: vec![1.0; len].into(), eps: loader.rms_epsilon()? })
     }
 }

@@ -76,7 +76,7 @@ use gristmill_kernels::simd::Level;
 use crate::backend::cpu::cores;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
-use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape, Observer};
+use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape, Observer, metal};
 use crate::gguf::Metadata;
 use crate::text::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result};
@@ -346,7 +346,55 @@ pub struct ModelOptions {
     threads: Option<usize>,
     level: Option<String>,
     backend: BackendKind,
+    gpu: Gpu,
     tokenizer: TokenizerOptions,
+}
+
+/// How a GPU is used.
+#[derive(Clone, Default)]
+struct Gpu {
+    /// How many layers it takes; `None` for all.
+    layers: Option<usize>,
+    /// Whether the CPU takes them all where the GPU cannot.
+    or_cpu: bool,
+    /// What opens another device than the machine's.
+    open: Option<metal::Open>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Gpu { layers, or_cpu, open } = self;
+        let mut gpu = f.debug_struct("Gpu");
+        gpu.field("layers", layers).field("or_cpu", or_cpu).field("other", &open.is_some()).finish()
+    }
+}
+
+impl Gpu {
+    /// The backend for the model of a file, of an architecture of so many layers.
+    fn engine(&self, file: &ModelFile, loader: &Loader<'_>) -> Result<Engine> {
+        let layers = self.layers.unwrap_or(usize::MAX);
+        let open = || match &self.open {
+            Some(open) => open(),
+            None => metal::open(),
+        };
+        let weights = weights_of_layers(file, layers.min(loader.size("block_count")?));
+        let engine = open().and_then(|device| metal::Metal::new(device, layers, weights));
+        match engine {
+            Ok(metal) => Ok(Engine::Metal(Box::new(metal))),
+            Err(error) if self.or_cpu => {
+                tracing::warn!(%error, "the CPU takes what the GPU cannot");
+                Ok(Engine::Cpu)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Bytes of the tensors of the first `layers` layers, and of those that belong to none.
+fn weights_of_layers(file: &ModelFile, layers: usize) -> u64 {
+    let layer = |name: &str| name.strip_prefix("blk.")?.split('.').next()?.parse::<usize>().ok();
+    let there = file.infos().filter(|info| layer(&info.name).is_none_or(|layer| layer < layers));
+    there.fold(0, |sum, info| sum.saturating_add(info.bytes()))
 }
 
 impl ModelOptions {
@@ -375,6 +423,31 @@ impl ModelOptions {
     /// copies that ggml makes of the weights are there before the first prompt.
     pub fn backend(mut self, backend: BackendKind) -> Self {
         self.backend = backend;
+        self
+    }
+
+    /// With [`BackendKind::Metal`], how many layers the GPU takes, from the first on; the CPU takes the others, and what comes
+    /// after them. By default the GPU takes all.
+    pub fn gpu_layers(mut self, layers: usize) -> Self {
+        self.gpu.layers = Some(layers);
+        self
+    }
+
+    /// Whether, with [`BackendKind::Metal`], the CPU takes the whole model where the GPU cannot be opened, refuses the kernels
+    /// or has too little memory for the weights: [`Model::backend`] tells, and there is an event of `tracing`. By default
+    /// that is an error.
+    pub fn or_cpu(mut self, or_cpu: bool) -> Self {
+        self.gpu.or_cpu = or_cpu;
+        self
+    }
+
+    /// Takes another device in the place of the machine's, as tests do.
+    #[doc(hidden)]
+    pub fn device(
+        mut self,
+        open: impl Fn() -> Result<Box<dyn metal::Device>> + Send + Sync + 'static,
+    ) -> Self {
+        self.gpu.open = Some(Arc::new(open));
         self
     }
 
@@ -419,7 +492,11 @@ impl ModelOptions {
         let network = architecture.network(&loader)?;
         let unused = loader.unread();
         let threads = Threads::new(self.threads.unwrap_or_else(cores::default_count))?;
-        let engine = Engine::new(self.backend, threads.count())?;
+        let engine = match self.backend {
+            BackendKind::Cpu => Engine::Cpu,
+            BackendKind::Ggml => Engine::ggml(threads.count())?,
+            BackendKind::Metal => self.gpu.engine(&file, &loader)?,
+        };
         tracing::debug!(
             architecture = architecture.name,
             %level,
@@ -578,7 +655,11 @@ impl Model {
     }
 
     /// Does a pass on the model's backend and threads.
-    pub(crate) fn pass<R>(&self, work: &mut Workspace, pass: impl FnOnce(&mut dyn Backend) -> R) -> R {
+    pub(crate) fn pass<R>(
+        &self,
+        work: &mut Workspace,
+        pass: impl FnOnce(&mut dyn Backend) -> Result<R>,
+    ) -> Result<R> {
         self.observed_pass(work, None, pass)
     }
 
@@ -587,10 +668,10 @@ impl Model {
         &self,
         work: &mut Workspace,
         observer: Option<Observer<'_>>,
-        pass: impl FnOnce(&mut dyn Backend) -> R,
-    ) -> R {
+        pass: impl FnOnce(&mut dyn Backend) -> Result<R>,
+    ) -> Result<R> {
         let Inner { engine, threads, level, .. } = &*self.0;
-        threads.enter(|team| pass(&mut Cpu::new(*level, engine, team, work).observed(observer)))
+        threads.enter(|team| engine.pass(Cpu::new(*level, engine, team, work).observed(observer), pass))
     }
 
     /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.

@@ -33,11 +33,22 @@ impl Pass<'_> {
         self.backend.columns(&[(x, 0..x.width)])
     }
 
+    /// A layer's state number `part` of `len` values before the pass, to be changed.
+    pub fn state(&mut self, layer: usize, part: usize, len: usize) -> Result<Act> {
+        self.backend.state(&self.cache.states, (layer, part), self.start, len)
+    }
+
+    /// Keeps a layer's state number `part` after the pass.
+    pub fn keep_state(&mut self, layer: usize, part: usize, state: Act) -> Result<()> {
+        let end = self.positions().end;
+        self.backend.keep_state(&mut self.cache.states, (layer, part), end, state)
+    }
+
     /// Stops the pass here where the caller wants that.
     ///
     /// # Errors
     /// [`Error::Cancelled`].
     pub fn begin_layer(&mut self, layer: usize) -> Result<()> {
-        if (self.go_on)(layer) { Ok(()) } else { Err(Error::Cancelled) }
+        if (self.go_on)(layer) { self.backend.begin_layer(layer) } else { Err(Error::Cancelled) }
     }
 }

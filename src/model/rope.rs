@@ -117,15 +117,15 @@ impl Rope {
         };
         let len = positions.len().saturating_mul(speeds.len());
         let mut by = Vec::new();
-        by.try_reserve_exact(len)
+        by.try_reserve_exact(2 * len)
             .map_err(|_| Error::OutOfMemory { what: "angles of positions", bytes: 8 * len as u64 })?;
         let turn = |angle: f64| {
             [(libm::cos(angle) * self.magnitude) as f32, (libm::sin(angle) * self.magnitude) as f32]
         };
         for position in positions {
-            by.extend(speeds.iter().map(|speed| turn(position as f64 * speed)));
+            by.extend(speeds.iter().flat_map(|speed| turn(position as f64 * speed)));
         }
-        Ok(Turns { pairing: self.pairing, pairs: speeds.len(), by })
+        Ok(Turns { pairing: self.pairing, pairs: speeds.len(), by: by.into() })
     }
 }
 

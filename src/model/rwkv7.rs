@@ -6,7 +6,7 @@ use super::Network;
 use super::layers::{Linear, Narrow, Sizes};
 use super::loader::{Loader, Norms};
 use super::pass::Pass;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Map, Matrix, Norm, Wkv};
+use crate::backend::{Act, Activation, Constant, Convolution, LayerShape, Map, Matrix, Norm, Wkv};
 use crate::{Error, Result};
 
 /// Loads a model of this architecture.
@@ -50,13 +50,13 @@ struct Layer {
     /// How much of the first layer's values is taken; none in the first layer.
     value_mix: Option<Narrow>,
     gate: Narrow,
-    key_direction: Vec<f32>,
-    key_rate: Vec<f32>,
-    bonus: Vec<f32>,
+    key_direction: Constant,
+    key_rate: Constant,
+    bonus: Constant,
     unit_norm: Norm,
     head_norm: Norm,
-    head_scale: Vec<f32>,
-    head_shift: Vec<f32>,
+    head_scale: Constant,
+    head_shift: Constant,
     channel_mix: Convolution,
     channel_key: Linear,
     channel_value: Linear,
@@ -84,14 +84,14 @@ impl Layer {
             rate: narrow("a")?,
             value_mix: (layer > 0).then(|| narrow("v")).transpose()?,
             gate: narrow("g")?,
-            key_direction: vector("time_mix_k_k")?,
-            key_rate: vector("time_mix_k_a")?,
-            bonus: vector("time_mix_r_k")?,
+            key_direction: vector("time_mix_k_k")?.into(),
+            key_rate: vector("time_mix_k_a")?.into(),
+            bonus: vector("time_mix_r_k")?.into(),
             // A sum of squares in the place of their mean.
-            unit_norm: Norm::Rms { weight: vec![1.0 / libm::sqrtf(dim as f32); dim], eps: 1e-24 },
-            head_norm: Norm::Layer { weight: vec![1.0; dim], bias: vec![0.0; dim], eps: 64e-5 },
-            head_scale: vector("time_mix_ln")?,
-            head_shift: loader.vector(&name("time_mix_ln.bias"), width)?,
+            unit_norm: Norm::Rms { weight: vec![1.0 / libm::sqrtf(dim as f32); dim].into(), eps: 1e-24 },
+            head_norm: Norm::Layer { weight: vec![1.0; dim].into(), bias: vec![0.0; dim].into(), eps: 64e-5 },
+            head_scale: vector("time_mix_ln")?.into(),
+            head_shift: loader.vector(&name("time_mix_ln.bias"), width)?.into(),
             channel_mix: with_token_before(&vector("channel_mix_lerp_k")?),
             channel_key: linear("channel_mix_key", inner, width)?,
             channel_value: linear("channel_mix_value", width, inner)?,
@@ -106,17 +106,18 @@ impl Layer {
     fn mix_tokens(
         &self,
         pass: &mut Pass<'_>,
+        layer: usize,
         x: Act,
-        last: &mut [f32],
-        state: &mut [f32],
         first_value: Option<Act>,
     ) -> Result<(Act, Act)> {
         let dim = self.sizes.dim;
         let mut mixed = Vec::new();
-        let before = last.to_vec();
-        for mix in &self.mixes {
-            last.copy_from_slice(&before);
+        for (i, mix) in self.mixes.iter().enumerate() {
+            let last = pass.state(layer, 0, mix.state_len())?;
             mixed.push(pass.backend.convolve(mix, last, x)?);
+            if i == 0 {
+                pass.keep_state(layer, 0, last)?;
+            }
         }
         let [r, w, k, v, a, g] = *mixed.as_slice() else {
             return Err(Error::Internal { what: "mixes that are gone" });
@@ -156,14 +157,16 @@ impl Layer {
         pass.backend.map(Map::Scale(-1.0), part)?;
         pass.backend.add(k, part)?;
 
+        let state = pass.state(layer, 1, self.sizes.state_len())?;
         let y = pass.backend.wkv(&self.sizes, state, [r, w, k, direction, added, v])?;
+        pass.keep_state(layer, 1, state)?;
         pass.backend.norm_in_place(&self.head_norm, y.split(dim))?;
         pass.backend.scale_columns(&self.head_scale, y)?;
         pass.backend.shift_columns(&self.head_shift, y)?;
         // What the token's own key gives of its own value.
         pass.backend.gated(Activation::Identity, r, k)?;
         pass.backend.scale_columns(&self.bonus, r)?;
-        let heads = pass.backend.read(r).chunks_exact(dim);
+        let heads = pass.backend.read(r)?.chunks_exact(dim);
         let bonus: Vec<f32> = heads.map(|head| head.iter().sum()).collect();
         let own = pass.copy(v)?;
         pass.backend.weigh(&bonus, own.split(dim))?;
@@ -172,8 +175,10 @@ impl Layer {
         Ok((self.output.forward(pass, g)?, v))
     }
 
-    fn mix_channels(&self, pass: &mut Pass<'_>, x: Act, last: &mut [f32]) -> Result<Act> {
+    fn mix_channels(&self, pass: &mut Pass<'_>, layer: usize, x: Act) -> Result<Act> {
+        let last = pass.state(layer, 2, self.channel_mix.state_len())?;
         let mixed = pass.backend.convolve(&self.channel_mix, last, x)?;
+        pass.keep_state(layer, 2, last)?;
         let key = self.channel_key.forward(pass, mixed)?;
         pass.backend.activate(Activation::ReluSquared, key)?;
         self.channel_value.forward(pass, key)
@@ -183,7 +188,11 @@ impl Layer {
 /// `x + mix (before - x)` for each value.
 fn with_token_before(mix: &[f32]) -> Convolution {
     let own = mix.iter().map(|mix| 1.0 - mix);
-    Convolution { weights: mix.iter().copied().chain(own).collect(), bias: None, channels: mix.len() }
+    Convolution {
+        weights: mix.iter().copied().chain(own).collect::<Vec<_>>().into(),
+        bias: None,
+        channels: mix.len(),
+    }
 }
 
 impl Network for Rwkv7 {
@@ -211,20 +220,16 @@ impl Network for Rwkv7 {
         for (layer, part) in self.layers.iter().enumerate() {
             pass.begin_layer(layer)?;
             let mark = pass.backend.mark();
-            let mut kept = pass.cache.states.at(layer, pass.start, part.state_len())?;
-            let (last, rest) = kept.split_at_mut(x.width);
-            let (channel_last, state) = rest.split_at_mut(x.width);
             let normed = pass.backend.norm(&part.norms[0], x)?;
             let known = (layer > 0).then_some(first_value);
-            let (y, value) = part.mix_tokens(pass, normed, last, state, known)?;
+            let (y, value) = part.mix_tokens(pass, layer, normed, known)?;
             if layer == 0 {
                 pass.backend.blend(first_value, &[value], &vec![1.0; x.rows])?;
             }
             pass.backend.add(x, y)?;
             let normed = pass.backend.norm(&part.norms[1], x)?;
-            let y = part.mix_channels(pass, normed, channel_last)?;
+            let y = part.mix_channels(pass, layer, normed)?;
             pass.backend.add(x, y)?;
-            pass.cache.states.keep(layer, pass.positions().end, kept);
             pass.backend.release(mark);
         }
         if pass.outputs.is_empty() {

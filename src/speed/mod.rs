@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod apple;
 pub(crate) mod cost;
 mod figures;
 pub(crate) mod machine;

@@ -362,7 +362,6 @@ fn every_error_is_one_message() {
         (&["generate", "-p", "a", "--temp", "NaN"][..], "`temperature` must be a finite number"),
         (&["chat", "-p", "a", "--top-p", "2"], "`top_p` must be"),
         (&["generate", "-p", "a", "--backend", "metal"], "backend `metal`"),
-        (&["tokenize", "a", "--backend", "metal"], "backend `metal`"),
         (&["generate", "-p", "a", "--isa", isa], "is not available here"),
         (&["generate", "-p", "a", "--pre", "nonsense"], "pre-tokenizer \"nonsense\" is not known"),
         (&["generate", "-p", "a b c", "--ctx", "2"], "do not fit the context of 2"),

@@ -30,6 +30,7 @@ mod hostile;
 mod layers;
 mod logits;
 mod memory;
+mod metal;
 mod models;
 mod peers;
 mod quantize;

@@ -61,6 +61,13 @@ fn flags(build: &str) -> [&'static [&'static str]; 3] {
     }
 }
 
+/// Where the emulator's sources are: the tests of whole models, in the package above, use this file too.
+fn folder() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = ["metal/emulator", "kernels/metal/emulator"].map(|folder| package.join(folder));
+    found.into_iter().find(|folder| folder.exists()).unwrap()
+}
+
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -84,7 +91,7 @@ fn build(sources: &[(&str, String)]) -> Option<PathBuf> {
     let compiler = compiler()?;
     let kind = std::env::var("GRISTMILL_METAL").unwrap_or_else(|_| "strict".to_owned());
     let [of_kernels, of_emulator, of_both] = flags(&kind);
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("metal/emulator");
+    let here = folder();
     let mut hasher = DefaultHasher::new();
     (sources, &compiler, FLAGS, of_kernels, of_emulator).hash(&mut hasher);
     for name in ["metal_stdlib", "emulator.h", "emulator.cpp"] {
@@ -133,7 +140,7 @@ fn program() -> Option<&'static Path> {
 
 /// What the compiler says of all kernels as one text; `None` where there is no compiler.
 pub fn compile_as_one() -> Option<Result<(), String>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("metal/emulator");
+    let here = folder();
     let mut command = Command::new(compiler()?);
     command.args(["-x", "c++", "-fsyntax-only"]).args(FLAGS).arg("-isystem").arg(here).arg("-");
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -167,7 +174,7 @@ pub struct Emulator {
 
 /// Memory of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Buffer(u64);
+pub struct Buffer(pub u64);
 
 impl Emulator {
     /// With the project's kernels; `None`, and a message, where no compiler for it is found.
@@ -277,6 +284,33 @@ impl Emulator {
     pub fn try_read(&mut self, buffer: Buffer, bytes: usize) -> Result<Vec<u8>, String> {
         let _ = self.send(b'R', &[buffer.0, 0, bytes as u64]);
         self.receive(bytes)
+    }
+
+    /// Writes to a buffer.
+    #[allow(dead_code, reason = "for whole models")]
+    pub fn write(&mut self, buffer: Buffer, offset: usize, bytes: &[u8]) {
+        let _ = self.send(b'W', &[buffer.0, offset as u64, bytes.len() as u64]);
+        let _ = self.to.write_all(bytes);
+    }
+
+    /// As [`Emulator::try_read`], from a byte on.
+    #[allow(dead_code, reason = "for whole models")]
+    pub fn try_read_at(&mut self, buffer: Buffer, offset: usize, bytes: usize) -> Result<Vec<u8>, String> {
+        let _ = self.send(b'R', &[buffer.0, offset as u64, bytes as u64]);
+        self.receive(bytes)
+    }
+
+    /// A new buffer of NaN, or what the emulator said when it found a fault.
+    #[allow(dead_code, reason = "for whole models")]
+    pub fn try_room(&mut self, bytes: usize) -> Result<Buffer, String> {
+        let _ = self.send(b'N', &[bytes as u64]);
+        self.receive(8).map(|id| Buffer(u64::from_le_bytes(id.try_into().unwrap())))
+    }
+
+    /// Gives a buffer back.
+    #[allow(dead_code, reason = "for whole models")]
+    pub fn free(&mut self, buffer: Buffer) {
+        let _ = self.send(b'F', &[buffer.0]);
     }
 
     /// The numbers of a buffer.

@@ -11,7 +11,7 @@ use gristmill_kernels::Output;
 use gristmill_kernels::attention::{self, BLOCK, Head, Queries, SPAN};
 
 use super::Cpu;
-use crate::backend::{Act, Attention, Backend, Cache};
+use crate::backend::{Act, Attention, Cache};
 use crate::{Error, Result};
 
 /// Queries of a task, about: so many that widening a block of keys and values costs a few percent beside their products
@@ -80,7 +80,7 @@ fn keep(
 ) -> Result<()> {
     let rooms = cache.rooms(layer, positions.clone())?;
     let rooms: Vec<_> = rooms.into_iter().map(Mutex::new).collect();
-    let (key_rows, value_rows) = (cpu.read(keys), cpu.read(values));
+    let (key_rows, value_rows) = (cpu.numbers(keys), cpu.numbers(values));
     let failed = Failed::default();
     let job = |room: usize, _: usize| {
         let Some(room) = rooms.get(room) else { return };
@@ -142,7 +142,7 @@ impl Work<'_, '_> {
         with: impl FnOnce(&Queries<'_>) -> R,
     ) -> R {
         let width = self.group * self.head.key_dim;
-        let all = self.cpu.read(self.queries);
+        let all = self.cpu.numbers(self.queries);
         let at = |token: usize| token * self.queries.width + kv_head * width;
         let slices: Vec<&[f32]> =
             tokens.clone().map(|token| all.get(at(token)..at(token) + width).unwrap_or_default()).collect();
@@ -304,7 +304,7 @@ mod tests {
                     act
                 });
                 let out = attend(&mut cpu, spec, &mut cache, 0, positions.start, q, Some([k, v])).unwrap();
-                results.extend_from_slice(cpu.read(out));
+                results.extend_from_slice(cpu.numbers(out));
             });
             start = positions.end;
             if start == len {
@@ -364,8 +364,8 @@ mod tests {
                 heads: HEADS,
                 shape,
                 scale: 0.4,
-                sinks: vec![0.5, -1.0, 2.0, 0.0],
-                slopes: vec![0.0, 0.01, 0.1, 0.5],
+                sinks: vec![0.5, -1.0, 2.0, 0.0].into(),
+                slopes: vec![0.0, 0.01, 0.1, 0.5].into(),
                 ..Attention::default()
             };
             let found = run(&spec, CacheType::F32, len, &[512], 1);
@@ -384,7 +384,8 @@ mod tests {
         for (sees, far) in [(Sees::All, usize::MAX), (Sees::Near(40), 40)] {
             let shape = LayerShape { sees, ..SHAPE };
             let slopes = vec![0.01, 0.0, 0.1, 0.5];
-            let spec = Attention { heads: HEADS, shape, scale: 0.4, slopes, ..Attention::default() };
+            let spec =
+                Attention { heads: HEADS, shape, scale: 0.4, slopes: slopes.into(), ..Attention::default() };
             let found = run(&spec, CacheType::F32, len, &[len], 2);
             let expected = naive(&spec, len, |position, other| position.abs_diff(other) <= far);
             close(&found, &expected, &format!("{sees:?}"));

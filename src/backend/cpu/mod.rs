@@ -17,8 +17,8 @@ use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
 
 use super::{
-    Act, Activation, Attention, Backend, Cache, Convolution, Engine, Grouped, Map, Mark, Matrix, Norm,
-    Observer, Product, Recurrence, Scan, Slots, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Engine, Grouped, Map, Mark, Matrix,
+    Norm, Observer, Product, Recurrence, Scan, Slots, State, States, Turns, Wkv,
 };
 use crate::{Error, Result};
 use threads::Team;
@@ -83,10 +83,29 @@ impl<'a> Cpu<'a> {
         Cpu { observer, ..self }
     }
 
+    /// The numbers of `x`.
+    pub(super) fn numbers(&self, x: Act) -> &[f32] {
+        self.work.slots.get(x.slot).and_then(|data| data.get(..x.rows * x.width)).unwrap_or_default()
+    }
+
+    /// Whether somebody sees the products.
+    pub fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
+    /// Calls `look` with each row of `numbers`, a matrix of the shape of `x`, on all threads.
+    pub fn look_at(&self, numbers: &[f32], x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) {
+        self.team.run(x.rows, &|row, _| {
+            if let Some(numbers) = numbers.get(row * x.width..(row + 1) * x.width) {
+                look(row, numbers);
+            }
+        });
+    }
+
     /// Shows a product of `x` to the observer, where there is one.
     fn show(&self, weights: &Matrix, experts: Option<&[(usize, Range<usize>)]>, x: Act) {
         if let Some(observer) = self.observer {
-            observer(Product { weights, experts, inputs: self.read(x) });
+            observer(Product { weights, experts, inputs: self.numbers(x) });
         }
     }
 
@@ -303,20 +322,20 @@ impl Backend for Cpu<'_> {
         Ok(act)
     }
 
-    fn linear(&mut self, weights: &Matrix, bias: Option<&[f32]>, x: Act) -> Result<Act> {
+    fn linear(&mut self, weights: &Matrix, bias: Option<&Constant>, x: Act) -> Result<Act> {
         self.show(weights, None, x);
         let (act, mut data) = self.make(x.rows, weights.rows)?;
-        if !self.engine.multiply(weights, self.read(x), &mut data)? {
+        if !self.engine.multiply(weights, self.numbers(x), &mut data)? {
             self.multiply(weights, x, &mut data)?;
         }
         self.put(act, data);
-        self.add_bias(act, bias)?;
+        self.add_bias(act, bias.map(|bias| &**bias))?;
         Ok(act)
     }
 
     fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
         let (act, data) = self.make(x.rows, x.width)?;
-        if data.len() != self.read(x).len() {
+        if data.len() != self.numbers(x).len() {
             return Err(internal("a norm of activations that are not there"));
         }
         self.put(act, data);
@@ -338,7 +357,7 @@ impl Backend for Cpu<'_> {
     fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
         let pairs = turns.pairs;
         self.for_each_row(x, |token, row| {
-            let by = turns.by.get(token * pairs..(token + 1) * pairs).unwrap_or_default();
+            let by = turns.by.as_chunks().0.get(token * pairs..(token + 1) * pairs).unwrap_or_default();
             row.chunks_exact_mut(head_dim.max(1)).try_for_each(|head| rope::rotate(turns.pairing, head, by))
         })
     }
@@ -414,11 +433,11 @@ impl Backend for Cpu<'_> {
         self.combine_slots(slots, weighted, x)
     }
 
-    fn scale_columns(&mut self, factors: &[f32], x: Act) -> Result<()> {
+    fn scale_columns(&mut self, factors: &Constant, x: Act) -> Result<()> {
         self.scale_each_column(factors, x)
     }
 
-    fn shift_columns(&mut self, terms: &[f32], x: Act) -> Result<()> {
+    fn shift_columns(&mut self, terms: &Constant, x: Act) -> Result<()> {
         self.shift_each_column(terms, x)
     }
 
@@ -426,31 +445,53 @@ impl Backend for Cpu<'_> {
         self.join_columns(parts)
     }
 
-    fn convolve(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
-        self.convolve_tokens(by, state, x)
+    fn state(&mut self, states: &States, of: (usize, usize), position: usize, len: usize) -> Result<Act> {
+        let (act, mut data) = self.make(1, len)?;
+        let found = states.at(of, position);
+        match found {
+            Some(kept) => kept.host()?.clone_into(&mut data),
+            None if position == 0 => data.fill(0.0),
+            None => return Err(internal("a state that is not kept")),
+        }
+        self.put(act, data);
+        Ok(act)
+    }
+
+    fn keep_state(
+        &mut self,
+        states: &mut States,
+        of: (usize, usize),
+        position: usize,
+        state: Act,
+    ) -> Result<()> {
+        states.keep(of, position, State::Host(self.numbers(state).into()));
+        Ok(())
+    }
+
+    fn convolve(&mut self, by: &Convolution, state: Act, x: Act) -> Result<Act> {
+        self.with_state(state, |cpu, state| cpu.convolve_tokens(by, state, x))
     }
 
     fn recur(
         &mut self,
         by: &Recurrence,
-        state: &mut [f32],
+        state: Act,
         queries_keys_values: [Act; 3],
-        decays: &[f32],
-        rates: &[f32],
+        decays_rates: [Act; 2],
     ) -> Result<Act> {
-        self.recur_heads(by, state, queries_keys_values, decays, rates)
+        self.with_state(state, |cpu, state| cpu.recur_heads(by, state, queries_keys_values, decays_rates))
     }
 
-    fn scan(&mut self, by: &Scan, state: &mut [f32], inputs_steps_into_out: [Act; 4]) -> Result<Act> {
-        self.scan_channels(by, state, inputs_steps_into_out)
+    fn scan(&mut self, by: &Scan, state: Act, inputs_steps_into_out: [Act; 4]) -> Result<Act> {
+        self.with_state(state, |cpu, state| cpu.scan_channels(by, state, inputs_steps_into_out))
     }
 
-    fn wkv(&mut self, by: &Wkv, state: &mut [f32], inputs: [Act; 6]) -> Result<Act> {
-        self.wkv_heads(by, state, inputs)
+    fn wkv(&mut self, by: &Wkv, state: Act, inputs: [Act; 6]) -> Result<Act> {
+        self.with_state(state, |cpu, state| cpu.wkv_heads(by, state, inputs))
     }
 
     fn add(&mut self, x: Act, y: Act) -> Result<()> {
-        if self.read(x).len() != self.read(y).len() {
+        if self.numbers(x).len() != self.numbers(y).len() {
             return Err(internal("a sum of matrices of different sizes"));
         }
         if x.slot == y.slot {
@@ -472,7 +513,7 @@ impl Backend for Cpu<'_> {
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
         let (act, mut data) = self.make(rows.len(), x.width)?;
         for (to, &row) in data.chunks_exact_mut(x.width.max(1)).zip(rows) {
-            let from = self.read(x).get(row * x.width..(row + 1) * x.width);
+            let from = self.numbers(x).get(row * x.width..(row + 1) * x.width);
             to.copy_from_slice(from.ok_or_else(|| internal("a row beyond the end of the activations"))?);
         }
         self.put(act, data);
@@ -486,17 +527,13 @@ impl Backend for Cpu<'_> {
         Ok(act)
     }
 
-    fn read(&self, x: Act) -> &[f32] {
-        self.work.slots.get(x.slot).and_then(|data| data.get(..x.rows * x.width)).unwrap_or_default()
+    fn read(&mut self, x: Act) -> Result<&[f32]> {
+        Ok(self.numbers(x))
     }
 
-    fn look_at_rows(&self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) {
-        let (data, width) = (self.read(x), x.width);
-        self.team.run(x.rows, &|row, _| {
-            if let Some(numbers) = data.get(row * width..(row + 1) * width) {
-                look(row, numbers);
-            }
-        });
+    fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()> {
+        self.look_at(self.numbers(x), x, look);
+        Ok(())
     }
 
     fn mark(&self) -> Mark {

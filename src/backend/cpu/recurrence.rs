@@ -8,7 +8,7 @@ use gristmill_kernels::{Mismatch, Output, scan, wkv};
 use super::attend::Failed;
 use super::{Cpu, internal};
 use crate::Result;
-use crate::backend::{Act, Backend, Convolution, Recurrence, Scan, Wkv};
+use crate::backend::{Act, Convolution, Recurrence, Scan, Wkv};
 
 /// Some columns of a token's row, of rows `width` wide.
 fn row<'a>(all: &'a [f32], token: usize, width: usize, columns: &Range<usize>) -> &'a [f32] {
@@ -22,7 +22,7 @@ impl Cpu<'_> {
         let (act, mut data) = self.make(rows, parts.iter().map(|(_, columns)| columns.len()).sum())?;
         let mut at = 0;
         for (x, columns) in parts {
-            let from = self.read(*x).chunks_exact(x.width.max(1));
+            let from = self.numbers(*x).chunks_exact(x.width.max(1));
             if x.rows != rows || columns.end > x.width {
                 return Err(internal("columns that are not there"));
             }
@@ -36,6 +36,18 @@ impl Cpu<'_> {
         Ok(act)
     }
 
+    /// Hands the numbers of a state to `job`, which changes them.
+    pub(super) fn with_state<R>(
+        &mut self,
+        state: Act,
+        job: impl FnOnce(&mut Self, &mut [f32]) -> Result<R>,
+    ) -> Result<R> {
+        let mut data = self.take(state);
+        let done = job(self, &mut data);
+        self.put(state, data);
+        done
+    }
+
     /// See [`crate::backend::Backend::convolve`].
     pub(super) fn convolve_tokens(&mut self, by: &Convolution, state: &mut [f32], x: Act) -> Result<Act> {
         let (channels, len) = (by.channels, by.weights.len());
@@ -45,7 +57,7 @@ impl Cpu<'_> {
         // The tokens behind those that are kept.
         let mut rows = Vec::with_capacity(state.len() + x.rows * channels);
         rows.extend_from_slice(state);
-        rows.extend_from_slice(self.read(x));
+        rows.extend_from_slice(self.numbers(x));
         state.copy_from_slice(rows.get(x.rows * channels..).unwrap_or_default());
         let (act, data) = self.make(x.rows, channels)?;
         self.put(act, data);
@@ -81,20 +93,19 @@ impl Cpu<'_> {
         by: &Recurrence,
         state: &mut [f32],
         [queries, keys, values]: [Act; 3],
-        decays: &[f32],
-        rates: &[f32],
+        [decays, rates]: [Act; 2],
     ) -> Result<Act> {
         let Recurrence { heads, key_heads, key_dim, value_dim, delta, .. } = *by;
         let width = recurrence::block(value_dim).ok_or_else(|| internal("heads of no whole registers"))?;
         let keys_width = key_heads * key_dim;
         if [queries.width, keys.width, values.width] != [keys_width, keys_width, heads * value_dim]
             || state.len() != by.state_len()
-            || [decays.len(), rates.len()] != [heads * values.rows; 2]
+            || [decays.rows * decays.width, rates.rows * rates.width] != [heads * values.rows; 2]
         {
             return Err(internal("a recurrence of other sizes"));
         }
         let (act, mut data) = self.make(values.rows, heads * value_dim)?;
-        let (q, k, v) = (self.read(queries), self.read(keys), self.read(values));
+        let [q, k, v, decays, rates] = [queries, keys, values, decays, rates].map(|act| self.numbers(act));
         let output = Output::new(&mut data, act.width)?;
         self.for_each_block(state, (key_dim, width), &output, |columns, state, out| {
             let head = columns.start / value_dim;
@@ -125,7 +136,7 @@ impl Cpu<'_> {
             return Err(internal("a scan of other sizes"));
         }
         let (act, mut data) = self.make(input.rows, channels)?;
-        let [x, steps, b, c] = [input, steps, into, out_of].map(|act| self.read(act));
+        let [x, steps, b, c] = [input, steps, into, out_of].map(|act| self.numbers(act));
         let output = Output::new(&mut data, channels)?;
         self.for_each_block(state, (states, block), &output, |columns, state, out| {
             let rates = rates.get(columns.start * states..columns.end * states).unwrap_or_default();
@@ -152,7 +163,7 @@ impl Cpu<'_> {
             return Err(internal("a recurrence of other sizes"));
         }
         let (act, mut data) = self.make(first.rows, heads * dim)?;
-        let inputs = inputs.map(|act| self.read(act));
+        let inputs = inputs.map(|act| self.numbers(act));
         let output = Output::new(&mut data, act.width)?;
         self.for_each_block(state, (dim, block), &output, |columns, state, out| {
             let head = columns.start / dim * dim..(columns.start / dim + 1) * dim;

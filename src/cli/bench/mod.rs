@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use gristmill::advise::Advisor;
-use gristmill::speed::{self, Case, Cost, Figures, Machine, Options, Ratio, Suite, Test, memory};
-use gristmill::{CacheType, Model};
+use gristmill::speed::{self, Case, Cost, Figures, Machine, Options, Ratio, Suite, Test, apple, memory};
+use gristmill::{BackendKind, CacheType, Model};
+use serde_json::{Value as Json, json};
 
 use super::args::Common;
 use super::failure::Failure;
 use super::model::Source;
-use super::output::{Out, note, size};
-use super::{Done, progress};
+use super::output::{self, Out, note, size};
+use super::{BUILD, Done, metal, progress};
 use compare::Peer;
 
 /// Measure tokens per second
@@ -50,6 +51,10 @@ pub struct Bench {
     /// Before each run predict its figure as `grist advise` does, from the file's header and a measurement of two seconds
     #[arg(long)]
     predict: bool,
+    /// Write the figures to FILE as JSON, beside what the cost model predicts for the machine's GPU and whether its kernels give
+    /// there what the CPU gives: a file to send back, for --backend metal
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// How the figures are printed
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -166,6 +171,13 @@ pub fn run(args: &Bench, common: &Common) -> Done {
     }
     drop(bar);
     let lines = table::lines(&subjects, &suite, tests.len())?;
+    if let Some(path) = &args.report {
+        let report = report(&subjects, &tests, &lines)?;
+        output::write_file(path, |to| {
+            writeln!(to, "{report:#}").map_err(|error| Failure::file(path, error))
+        })?;
+        note(format_args!("wrote {}", path.display()));
+    }
     let mut out = Out::new();
     match args.output {
         _ if args.json => table::json(&lines, &mut out),
@@ -177,6 +189,31 @@ pub fn run(args: &Bench, common: &Common) -> Done {
             Ok(())
         }
     }
+}
+
+/// What a person with such a machine may send back.
+fn report(subjects: &[Subject], tests: &[Test], lines: &[table::Line]) -> Done<Json> {
+    let on_gpu = subjects.iter().any(|subject| subject.model.backend() == BackendKind::Metal);
+    let examination = on_gpu.then(metal::examined).transpose()?;
+    let predicted = |subject: &Subject, (test, cost): (&Test, &Cost)| {
+        let about = &examination.as_ref().filter(|_| subject.model.backend() == BackendKind::Metal)?.about;
+        let seconds = apple::seconds(&about.name, *cost, test.is_generation())?;
+        Some(test.tokens() as f64 / seconds)
+    };
+    let all = subjects
+        .iter()
+        .flat_map(|subject| tests.iter().zip(&subject.costs).map(move |of_test| predicted(subject, of_test)));
+    let figures = lines.iter().zip(all).map(|(line, predicted)| {
+        let mut fields = line.fields().clone();
+        fields.insert("predicted_for_gpu".into(), predicted.into());
+        Json::Object(fields)
+    });
+    Ok(json!({
+        "report": "grist bench --report",
+        "build": BUILD,
+        "figures": figures.collect::<Vec<_>>(),
+        "gpu": examination.as_ref().map(metal::json),
+    }))
 }
 
 /// The tests, those of a depth together.

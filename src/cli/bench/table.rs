@@ -17,6 +17,13 @@ pub struct Line {
     remark: String,
 }
 
+impl Line {
+    /// What it is in JSON.
+    pub fn fields(&self) -> &Map<String, Json> {
+        &self.fields
+    }
+}
+
 /// A line for each test of each subject; `tests` is how many each has.
 pub fn lines(subjects: &[Subject], suite: &Suite, tests: usize) -> Done<Vec<Line>> {
     let cases = suite.cases().chunks(tests.max(1));

@@ -193,7 +193,7 @@ impl SelfAttention {
             None => libm::exp2f(-bias * (head + 1) as f32 / below as f32),
             Some(head) => libm::exp2f(-bias / 2.0 * (2 * head + 1) as f32 / below as f32),
         };
-        self.spec.slopes = (0..count).map(slope).collect();
+        self.spec.slopes = (0..count).map(slope).collect::<Vec<_>>().into();
         self.rope = None;
     }
 

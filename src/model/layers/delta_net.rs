@@ -4,7 +4,7 @@
 
 use super::decoder::{Mixer, Turned};
 use super::linear::Linear;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence, softplus};
+use crate::backend::{Act, Activation, Constant, Convolution, LayerShape, Map, Norm, Recurrence};
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -25,8 +25,8 @@ pub(crate) struct DeltaNet {
     convolution: Convolution,
     gates: Gates,
     /// Factors and biases of the decays, one for each head.
-    decay: Vec<f32>,
-    decay_bias: Vec<f32>,
+    decay: Constant,
+    decay_bias: Constant,
     query_norm: Norm,
     key_norm: Norm,
     /// The gate of the results.
@@ -61,15 +61,15 @@ impl DeltaNet {
             Gates::Apart(gate("ssm_beta")?, gate("ssm_alpha")?)
         };
         // A sum of squares in the place of their mean: all weights take the root of the count.
-        let unit = |factor: f32| Norm::Rms { weight: vec![factor; dim], eps: 1e-6 / dim as f32 };
+        let unit = |factor: f32| Norm::Rms { weight: vec![factor; dim].into(), eps: 1e-6 / dim as f32 };
         let root = 1.0 / libm::sqrtf(dim as f32);
         Ok(DeltaNet {
             sizes: Recurrence { heads, key_heads, key_dim: dim, value_dim: dim, delta: true, tiled },
             input: Linear::load(loader, &format!("{prefix}.attn_qkv"), channels, width)?,
             convolution: convolution(loader, &format!("{prefix}.ssm_conv1d"), channels, taps)?,
             gates,
-            decay: loader.vector(&format!("{prefix}.ssm_a"), heads)?,
-            decay_bias: loader.vector(&format!("{prefix}.ssm_dt.bias"), heads)?,
+            decay: loader.vector(&format!("{prefix}.ssm_a"), heads)?.into(),
+            decay_bias: loader.vector(&format!("{prefix}.ssm_dt.bias"), heads)?.into(),
             query_norm: unit(root * root),
             key_norm: unit(root),
             gate: Linear::load(loader, &format!("{prefix}.attn_gate"), values, width)?,
@@ -79,22 +79,16 @@ impl DeltaNet {
     }
 
     /// The betas and alphas of all tokens, `[tokens, heads]`.
-    fn gates(&self, pass: &mut Pass<'_>, x: Act) -> Result<(Vec<f32>, Vec<f32>)> {
+    fn gates(&self, pass: &mut Pass<'_>, x: Act) -> Result<(Act, Act)> {
         match &self.gates {
-            Gates::Apart(beta, alpha) => {
-                let (beta, alpha) = (beta.forward(pass, x)?, alpha.forward(pass, x)?);
-                Ok((pass.backend.read(beta).to_vec(), pass.backend.read(alpha).to_vec()))
-            }
+            Gates::Apart(beta, alpha) => Ok((beta.forward(pass, x)?, alpha.forward(pass, x)?)),
             Gates::Fused(both) => {
                 let both = both.forward(pass, x)?;
                 let per_key = self.sizes.heads / self.sizes.key_heads;
-                let halves = pass.backend.read(both).chunks_exact(2 * per_key);
-                let (mut betas, mut alphas) = (Vec::new(), Vec::new());
-                for (beta, alpha) in halves.filter_map(|both| both.split_at_checked(per_key)) {
-                    betas.extend_from_slice(beta);
-                    alphas.extend_from_slice(alpha);
-                }
-                Ok((betas, alphas))
+                let both = both.split(2 * per_key);
+                let betas = pass.backend.columns(&[(both, 0..per_key)])?;
+                let alphas = pass.backend.columns(&[(both, per_key..2 * per_key)])?;
+                Ok((betas.split(self.sizes.heads), alphas.split(self.sizes.heads)))
             }
         }
     }
@@ -110,8 +104,8 @@ pub(crate) fn convolution(
     let weights = loader.table(&format!("{name}.weight"), channels, taps)?;
     let tap = |tap| weights.iter().skip(tap).step_by(taps).copied();
     Ok(Convolution {
-        weights: (0..taps).flat_map(tap).collect(),
-        bias: loader.optional_vector(&format!("{name}.bias"), channels)?,
+        weights: (0..taps).flat_map(tap).collect::<Vec<_>>().into(),
+        bias: loader.optional_vector(&format!("{name}.bias"), channels)?.map(Constant::from),
         channels,
     })
 }
@@ -126,8 +120,8 @@ impl Mixer for DeltaNet {
     }
 
     fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, _: &Turned) -> Result<Act> {
-        let mut kept = pass.cache.states.at(layer, pass.start, self.state_len())?;
-        let (last_tokens, state) = kept.split_at_mut(self.convolution.state_len());
+        let last_tokens = pass.state(layer, 0, self.convolution.state_len())?;
+        let state = pass.state(layer, 1, self.sizes.state_len())?;
         let mixed = self.input.forward(pass, x)?;
         let mixed = pass.backend.convolve(&self.convolution, last_tokens, mixed)?;
         pass.backend.activate(Activation::Silu, mixed)?;
@@ -138,15 +132,15 @@ impl Mixer for DeltaNet {
         pass.backend.norm_in_place(&self.query_norm, q.split(self.sizes.key_dim))?;
         pass.backend.norm_in_place(&self.key_norm, k.split(self.sizes.key_dim))?;
 
-        let (mut rates, mut decays) = self.gates(pass, x)?;
-        rates.iter_mut().for_each(|rate| *rate = 1.0 / (1.0 + libm::expf(-*rate)));
-        for token in decays.chunks_exact_mut(self.sizes.heads) {
-            for ((x, bias), factor) in token.iter_mut().zip(&self.decay_bias).zip(&self.decay) {
-                *x = libm::expf(softplus(*x + bias) * factor);
-            }
-        }
-        let y = pass.backend.recur(&self.sizes, state, [q, k, v], &decays, &rates)?;
-        pass.cache.states.keep(layer, pass.positions().end, kept);
+        let (rates, decays) = self.gates(pass, x)?;
+        pass.backend.activate(Activation::Sigmoid, rates)?;
+        pass.backend.shift_columns(&self.decay_bias, decays)?;
+        pass.backend.map(Map::Softplus, decays)?;
+        pass.backend.scale_columns(&self.decay, decays)?;
+        pass.backend.map(Map::Exp, decays)?;
+        let y = pass.backend.recur(&self.sizes, state, [q, k, v], [decays, rates])?;
+        pass.keep_state(layer, 0, last_tokens)?;
+        pass.keep_state(layer, 1, state)?;
 
         pass.backend.norm_in_place(&self.norm, y.split(self.sizes.value_dim))?;
         let gate = self.gate.forward(pass, x)?;

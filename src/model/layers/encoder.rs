@@ -5,7 +5,7 @@ use super::attention::{Heads, SelfAttention};
 use super::decoder::{Mixer, Sizes};
 use super::feed_forward::FeedForward;
 use super::rank::RankHead;
-use crate::backend::{Act, LayerShape, Matrix, Norm};
+use crate::backend::{Act, Constant, LayerShape, Matrix, Norm};
 use crate::model::Network;
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
@@ -48,7 +48,7 @@ impl EncoderLayer {
 pub(crate) struct Encoder {
     embedding: Matrix,
     /// What is added to each token: the vector of the first of two sentences.
-    segment: Option<Vec<f32>>,
+    segment: Option<Constant>,
     /// Positions that are learned, not turned.
     pub positions: Option<Matrix>,
     embedding_norm: Norm,
@@ -73,7 +73,7 @@ impl Encoder {
             true => {
                 let mut table = loader.table(types, loader.vocabulary(types)?, width)?;
                 table.truncate(width);
-                Some(table)
+                Some(table.into())
             }
             false => None,
         };

@@ -3,7 +3,7 @@
 
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
-use crate::backend::{Act, Activation, Grouped, Matrix, Slots};
+use crate::backend::{Act, Activation, Constant, Grouped, Matrix, Slots};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -148,7 +148,7 @@ impl ExpertMatrix {
     pub fn load(loader: &Loader<'_>, name: &str, experts: usize, rows: usize, len: usize) -> Result<Self> {
         let weights = loader.experts(&format!("{name}.weight"), experts, rows, len)?;
         let bias = loader.optional_table(&format!("{name}.bias"), experts, rows)?;
-        Ok(ExpertMatrix(Grouped { weights, of: rows, first: 0, rows, bias }))
+        Ok(ExpertMatrix(Grouped { weights, of: rows, first: 0, rows, bias: bias.map(Constant::from) }))
     }
 
     /// One half of the rows of each matrix of `name.weight` `[experts, 2 * rows, len]`.
@@ -172,7 +172,7 @@ impl ExpertMatrix {
 pub(crate) struct Experts {
     pub router: Router,
     pub scores: Matrix,
-    pub score_bias: Option<Vec<f32>>,
+    pub score_bias: Option<Constant>,
     pub activation: Activation,
     pub gate: Option<ExpertMatrix>,
     pub up: ExpertMatrix,
@@ -221,7 +221,7 @@ impl Experts {
         };
         Ok(Experts {
             scores,
-            score_bias,
+            score_bias: score_bias.map(Constant::from),
             activation,
             gate,
             up,
@@ -236,12 +236,12 @@ impl Experts {
 impl Experts {
     /// The router's scores of `x`, `[tokens, experts]`.
     pub fn scores(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-        pass.backend.linear(&self.scores, self.score_bias.as_deref(), x)
+        pass.backend.linear(&self.scores, self.score_bias.as_ref(), x)
     }
 
     /// Mixes the experts that the scores `[tokens, experts]` choose for `x`.
     pub fn mix(&self, pass: &mut Pass<'_>, scores: Act, x: Act) -> Result<Act> {
-        let rows = pass.backend.read(scores).chunks_exact(self.router.count.max(1));
+        let rows = pass.backend.read(scores)?.chunks_exact(self.router.count.max(1));
         let chosen: Vec<_> = rows.map(|logits| self.router.choose(logits)).collect();
         let slots = Slots::new(&chosen);
         let input = pass.backend.select(x, &slots.tokens)?;

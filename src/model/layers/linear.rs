@@ -4,14 +4,14 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::backend::{Act, Matrix};
+use crate::backend::{Act, Constant, Matrix};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 
 /// A matrix and, where the model has one, a bias.
 pub(crate) struct Linear {
     weights: Matrix,
-    bias: Option<Vec<f32>>,
+    bias: Option<Constant>,
 }
 
 impl Linear {
@@ -29,7 +29,7 @@ impl Linear {
         rows: Range<usize>,
     ) -> Result<Self> {
         let bias = loader.optional_vector(&format!("{name}.bias"), all)?;
-        let bias = bias.map(|bias| bias.get(rows.clone()).unwrap_or_default().to_vec());
+        let bias = bias.map(|bias| bias.get(rows.clone()).unwrap_or_default().to_vec().into());
         Ok(Linear { weights: loader.matrix_rows(&format!("{name}.weight"), all, len, rows)?, bias })
     }
 
@@ -53,7 +53,7 @@ impl Linear {
 
     /// `x` `[tokens, inputs]` to `[tokens, outputs]`.
     pub fn forward(&self, pass: &mut Pass<'_>, x: Act) -> Result<Act> {
-        pass.backend.linear(&self.weights, self.bias.as_deref(), x)
+        pass.backend.linear(&self.weights, self.bias.as_ref(), x)
     }
 
     /// As [`Linear::forward`], each token then scaled to the magnitude that `sizes` says.
@@ -61,15 +61,15 @@ impl Linear {
         let y = self.forward(pass, x)?;
         let floor = libm::sqrtf(1e-5);
         let factors: Vec<f32> =
-            magnitudes(pass, y).iter().zip(sizes).map(|(own, size)| size / own.max(floor)).collect();
+            magnitudes(pass, y)?.iter().zip(sizes).map(|(own, size)| size / own.max(floor)).collect();
         pass.backend.weigh(&factors, y)?;
         Ok(y)
     }
 }
 
 /// The root of each row's mean square.
-pub(crate) fn magnitudes(pass: &Pass<'_>, x: Act) -> Vec<f32> {
-    let rows = pass.backend.read(x).chunks_exact(x.width.max(1));
+pub(crate) fn magnitudes(pass: &mut Pass<'_>, x: Act) -> Result<Vec<f32>> {
+    let rows = pass.backend.read(x)?.chunks_exact(x.width.max(1));
     let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-    rows.map(|row| libm::sqrt(square(row) / row.len() as f64) as f32).collect()
+    Ok(rows.map(|row| libm::sqrt(square(row) / row.len() as f64) as f32).collect())
 }

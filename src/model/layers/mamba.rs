@@ -5,7 +5,7 @@ use super::decoder::{Mixer, Turned};
 use super::delta_net::convolution;
 use super::linear::Linear;
 use crate::Result;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Map, Norm, Scan};
+use crate::backend::{Act, Activation, Constant, Convolution, LayerShape, Map, Norm, Scan};
 use crate::model::loader::{Loader, Norms};
 use crate::model::pass::Pass;
 
@@ -21,7 +21,7 @@ pub(crate) struct Mamba {
     norms: Option<[Norm; 3]>,
     steps: Linear,
     /// What of the inputs goes past the states.
-    skip: Vec<f32>,
+    skip: Constant,
     output: Linear,
 }
 
@@ -54,7 +54,7 @@ impl Mamba {
             parts: [part(0, rank)?, part(rank, states)?, part(rank + states, states)?],
             norms,
             steps: Linear::load(loader, &name("dt"), inner, rank)?,
-            skip: loader.vector(&name("d"), inner)?,
+            skip: loader.vector(&name("d"), inner)?.into(),
             output: Linear::load(loader, &name("out"), width, inner)?,
         })
     }
@@ -70,8 +70,8 @@ impl Mixer for Mamba {
     }
 
     fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, _: &Turned) -> Result<Act> {
-        let mut kept = pass.cache.states.at(layer, pass.start, self.state_len())?;
-        let (last_tokens, state) = kept.split_at_mut(self.convolution.state_len());
+        let last_tokens = pass.state(layer, 0, self.convolution.state_len())?;
+        let state = pass.state(layer, 1, self.scan.state_len())?;
         let input = self.input.forward(pass, x)?;
         let input = pass.backend.convolve(&self.convolution, last_tokens, input)?;
         pass.backend.activate(Activation::Silu, input)?;
@@ -85,7 +85,8 @@ impl Mixer for Mamba {
         let steps = self.steps.forward(pass, steps)?;
         pass.backend.map(Map::Softplus, steps)?;
         let y = pass.backend.scan(&self.scan, state, [input, steps, b, c])?;
-        pass.cache.states.keep(layer, pass.positions().end, kept);
+        pass.keep_state(layer, 0, last_tokens)?;
+        pass.keep_state(layer, 1, state)?;
 
         pass.backend.scale_columns(&self.skip, input)?;
         pass.backend.add(y, input)?;

@@ -4,7 +4,7 @@
 use super::decoder::{Mixer, Turned};
 use super::delta_net::convolution;
 use super::linear::Linear;
-use crate::backend::{Act, Activation, Convolution, LayerShape, Norm, Recurrence, softplus};
+use crate::backend::{Act, Activation, Constant, Convolution, LayerShape, Map, Norm, Recurrence};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 use crate::{Error, Result};
@@ -18,13 +18,13 @@ pub(crate) struct Mamba2 {
     /// The lengths of the heads' steps.
     steps: Linear,
     convolution: Convolution,
-    step_bias: Vec<f32>,
+    step_bias: Constant,
     /// One for each head.
-    decay: Vec<f32>,
+    decay: Constant,
     /// What of the values goes past the state, for each value.
-    skip: Vec<f32>,
+    skip: Constant,
     /// The norm of each group, without weights, and then the weights of all values.
-    norm: Option<(Norm, Vec<f32>)>,
+    norm: Option<(Norm, Constant)>,
     output: Linear,
 }
 
@@ -55,17 +55,21 @@ impl Mamba2 {
         let skip = loader.vector_of(&name("d"), heads)?;
         let weights = loader.optional_vector_of(&name("norm.weight"), inner)?;
         let eps = weights.is_some().then(|| loader.rms_epsilon()).transpose()?;
-        let group = |eps| Norm::Rms { weight: vec![1.0; inner / groups], eps };
+        let group = |eps| Norm::Rms { weight: vec![1.0; inner / groups].into(), eps };
         Ok(Mamba2 {
             sizes,
             gate: part(0, inner)?,
             input: part(inner, channels)?,
             steps: part(inner + channels, heads)?,
             convolution: convolution(loader, &name("conv1d"), channels, taps)?,
-            step_bias: loader.vector(&name("dt.bias"), heads)?,
-            decay: loader.vector_of(&name("a"), heads)?,
-            skip: skip.into_iter().flat_map(|skip| std::iter::repeat_n(skip, value_dim)).collect(),
-            norm: eps.map(group).zip(weights),
+            step_bias: loader.vector(&name("dt.bias"), heads)?.into(),
+            decay: loader.vector_of(&name("a"), heads)?.into(),
+            skip: skip
+                .into_iter()
+                .flat_map(|skip| std::iter::repeat_n(skip, value_dim))
+                .collect::<Vec<_>>()
+                .into(),
+            norm: eps.map(group).zip(weights.map(Constant::from)),
             output: Linear::load(loader, &name("out"), width, inner)?,
         })
     }
@@ -81,8 +85,8 @@ impl Mixer for Mamba2 {
     }
 
     fn forward(&self, pass: &mut Pass<'_>, layer: usize, x: Act, _: &Turned) -> Result<Act> {
-        let mut kept = pass.cache.states.at(layer, pass.start, self.state_len())?;
-        let (last_tokens, state) = kept.split_at_mut(self.convolution.state_len());
+        let last_tokens = pass.state(layer, 0, self.convolution.state_len())?;
+        let state = pass.state(layer, 1, self.sizes.state_len())?;
         let mixed = self.input.forward(pass, x)?;
         let mixed = pass.backend.convolve(&self.convolution, last_tokens, mixed)?;
         pass.backend.activate(Activation::Silu, mixed)?;
@@ -92,16 +96,14 @@ impl Mixer for Mamba2 {
         let q = pass.backend.columns(&[(mixed, values + keys..mixed.width)])?;
 
         let steps = self.steps.forward(pass, x)?;
-        let mut steps = pass.backend.read(steps).to_vec();
-        let mut decays = Vec::with_capacity(steps.len());
-        for token in steps.chunks_exact_mut(self.sizes.heads) {
-            for ((step, bias), factor) in token.iter_mut().zip(&self.step_bias).zip(&self.decay) {
-                *step = softplus(*step + bias);
-                decays.push(libm::expf(*step * factor));
-            }
-        }
-        let y = pass.backend.recur(&self.sizes, state, [q, k, v], &decays, &steps)?;
-        pass.cache.states.keep(layer, pass.positions().end, kept);
+        pass.backend.shift_columns(&self.step_bias, steps)?;
+        pass.backend.map(Map::Softplus, steps)?;
+        let decays = pass.copy(steps)?;
+        pass.backend.scale_columns(&self.decay, decays)?;
+        pass.backend.map(Map::Exp, decays)?;
+        let y = pass.backend.recur(&self.sizes, state, [q, k, v], [decays, steps])?;
+        pass.keep_state(layer, 0, last_tokens)?;
+        pass.keep_state(layer, 1, state)?;
 
         pass.backend.scale_columns(&self.skip, v)?;
         pass.backend.add(y, v)?;

@@ -3,7 +3,7 @@
 
 use super::linear::Linear;
 use crate::Result;
-use crate::backend::Act;
+use crate::backend::{Act, Constant};
 use crate::model::loader::Loader;
 use crate::model::pass::Pass;
 
@@ -11,7 +11,7 @@ use crate::model::pass::Pass;
 pub(crate) struct Narrow {
     into: Linear,
     out_of: Linear,
-    terms: Option<Vec<f32>>,
+    terms: Option<Constant>,
 }
 
 impl Narrow {
@@ -22,7 +22,7 @@ impl Narrow {
         Ok(Narrow {
             into: Linear::load(loader, &name(1), rank, width)?,
             out_of: Linear::load(loader, &name(2), width, rank)?,
-            terms: loader.optional_vector(&format!("{}.weight", name(0)), width)?,
+            terms: loader.optional_vector(&format!("{}.weight", name(0)), width)?.map(Constant::from),
         })
     }
 

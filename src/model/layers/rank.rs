@@ -65,7 +65,7 @@ impl RankHead {
             x = scores.forward(pass, x)?;
         }
         if self.softmax {
-            let mut scores = pass.backend.read(x).to_vec();
+            let mut scores = pass.backend.read(x)?.to_vec();
             scores.chunks_mut(x.width.max(1)).for_each(softmax);
             x = pass.backend.write(x.width, &scores)?;
         }
