@@ -1,6 +1,6 @@
 //! Which models are on the front, and which one to take.
 
-use super::data::{Cell, Divergence, Recommendation, Use};
+use super::data::{Cell, Divergence, Recommendation, Speed, Use};
 use super::text::{percent, size, times};
 
 /// Divergences in words, in nats a position: each word holds below its number. Perplexity grows by about as many percent as
@@ -170,8 +170,13 @@ fn explain(
             speed.prompt.median, speed.generate.median,
         ));
     }
-    let speeds = best.speed.iter().flat_map(|speed| [&speed.prompt, &speed.generate]);
-    if speeds.into_iter().any(|rate| rate.remark.is_some()) && matches!(wanted_for, Use::Chat | Use::Batch) {
+    let unsteady = |speed: &Speed| match wanted_for {
+        Use::Chat => speed.generate.remark.is_some(),
+        Use::Batch => speed.prompt.remark.is_some(),
+        Use::Quality | Use::Small => false,
+    };
+    // Also those of what it was chosen before.
+    if fitting.iter().flat_map(|cell| &cell.speed).any(unsteady) {
         reasons.push(
             "The runs were not steady: time them again on a quiet machine before relying on speeds.".into(),
         );
@@ -304,6 +309,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_choice_by_speed_doubts_runs_that_were_not_steady() {
+        let mut cells = sample::report().cells;
+        let speed = cells[0].speed.as_mut().unwrap();
+        speed.generate.remark = Some("unsteady".to_owned());
+        let doubts = |wanted_for| {
+            let found = recommend(&cells, wanted_for, None, 4096);
+            assert_ne!(wanted_for == Use::Chat, found.choice.as_deref() == Some("Q8_0"));
+            found.reasons.iter().any(|reason| reason.starts_with("The runs were not steady"))
+        };
+        assert_eq!([Use::Chat, Use::Batch].map(doubts), [true, false]);
     }
 
     #[test]
