@@ -132,7 +132,7 @@ fn worst(expected: &[f64], found: &[f32], units: impl Fn(usize) -> f64) -> f64 {
         let found = f64::from(found);
         match expected == found || expected.is_nan() && found.is_nan() {
             true => 0.0,
-            false => ((expected - found).abs() / units(i).max(f64::MIN_POSITIVE)).max(0.0),
+            false => (expected - found).abs() / units(i).max(f64::MIN_POSITIVE),
         }
     };
     // A NaN on one side only is a distance of NaN, which `max` would pass over.
@@ -472,4 +472,21 @@ fn products(
         units.push(most * size + add.abs());
     }
     worst(&sums, found, |i| units.get(i).copied().unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_on_one_side_only_is_as_far_off_as_can_be() {
+        assert_eq!(worst(&[1.0, 2.0], &[1.0, 2.5], |_| 2.0), 0.25);
+        assert_eq!(worst(&[f64::NAN, 0.0], &[f32::NAN, 0.0], |_| 0.0), 0.0);
+        for found in [[f32::NAN, 1.0], [1.0, f32::NAN]] {
+            assert_eq!(worst(&[1.0, 1.0], &found, |_| 1.0), f64::INFINITY);
+        }
+        assert_eq!(worst(&[f64::NAN], &[1.0], |_| 1.0), f64::INFINITY);
+        assert_eq!(worst(&[1.0], &[], |_| 1.0), f64::INFINITY);
+        assert!(worst(&[1.0], &[1.0f32.next_up()], |_| 0.0) > 1.0, "to the bit");
+    }
 }

@@ -52,8 +52,8 @@ fn compare(name: &str, seed: u64, layers: Option<usize>, cache: CacheType) -> Re
     };
     let gpu = gpu.open(&path)?;
     assert_eq!(gpu.backend(), BackendKind::Metal);
-    let tokens = models::tokens(21).into_iter().map(|id| id % cpu.vocabulary() as u32).collect::<Vec<_>>();
-    let (expected, found) = (logits(&cpu, &tokens, 4, cache)?, logits(&gpu, &tokens, 4, cache)?);
+    let tokens = models::tokens(14).into_iter().map(|id| id % cpu.vocabulary() as u32).collect::<Vec<_>>();
+    let (expected, found) = (logits(&cpu, &tokens, 3, cache)?, logits(&gpu, &tokens, 3, cache)?);
     let (kl, far) = (divergence(&expected, &found, cpu.vocabulary()), apart(&expected, &found));
     println!("{name}, layers {layers:?}, {}: apart {far:.1e}, divergence {kl:.1e}", cache.name());
     Ok(far)
