@@ -43,7 +43,7 @@ fn a_wrong_barrier_offset_grid_or_order_and_a_stale_buffer_show() {
     }
     let asked = asked.lock().unwrap();
     let (barriers, dispatches, writes) = (asked.barriers, asked.dispatches.len(), asked.writes);
-    let step = if slow() { 37 } else { 7 };
+    let step = if slow() { 37 } else { 5 };
     let mut hidden = Vec::new();
     let mut check = |fault: Fault, what: &str| {
         if !shows(fault, &right) {
