@@ -31,9 +31,11 @@ const TURN: usize = 256;
 /// The most rows that are read by turns.
 pub(crate) const TOGETHER: usize = 4;
 
-/// Bytes that a row of weights is asked for ahead of its use. Rows that are read by turns are asked for half as far ahead: then
-/// what was fetched has not to wait so long.
-const AHEAD: usize = 4096;
+/// Bytes that a row of weights is asked for ahead of its use, where so many are read by turns: half as far where there are
+/// several, so that what was fetched does not wait so long.
+pub(crate) const fn ahead(rows: usize) -> usize {
+    if rows > 1 { 2048 } else { 4096 }
+}
 
 /// A loop's body once for each number: what the compiler leaves a loop would choose each part's bits anew.
 macro_rules! unrolled {
@@ -372,8 +374,7 @@ fn times_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
 #[inline(always)]
 fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize, rows: usize) {
     let at = bytemuck::bytes_of(block).as_ptr();
-    let ahead = if rows > 1 { AHEAD / 2 } else { AHEAD };
     for line in 0..bytes.div_ceil(64) {
-        isa.prefetch(at, ahead + 64 * line);
+        isa.prefetch(at, ahead(rows) + 64 * line);
     }
 }

@@ -3,10 +3,9 @@
 use core::hint::black_box;
 
 use crate::dispatch::Task;
+use crate::gemv::ahead;
 use crate::simd::{Isa, Level};
 
-/// How far ahead of the loads to prefetch, in bytes: where the loops of decode did best.
-const AHEAD: usize = 2048;
 /// Bytes that are read of one place before the next one's turn.
 const TURN: usize = 512;
 
@@ -43,11 +42,11 @@ impl Task for Read<'_> {
         let (by_turns, left) = turns.split_at(apart * self.streams);
         for i in 0..apart {
             for stream in by_turns.chunks_exact(apart) {
-                sums = read_turn(isa, &stream[i], sums);
+                sums = read_turn(isa, &stream[i], sums, self.streams);
             }
         }
         for turn in left {
-            sums = read_turn(isa, turn, sums);
+            sums = read_turn(isa, turn, sums, 1);
         }
         let mut sum = rest.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         for lane in sums {
@@ -60,14 +59,14 @@ impl Task for Read<'_> {
 }
 
 #[inline(always)]
-fn read_turn<I: Isa>(isa: I, turn: &[u8; TURN], mut sums: [I::Bytes; 4]) -> [I::Bytes; 4] {
+fn read_turn<I: Isa>(isa: I, turn: &[u8; TURN], mut sums: [I::Bytes; 4], streams: usize) -> [I::Bytes; 4] {
     for line in turn.as_chunks::<128>().0 {
         let parts = line.as_chunks::<32>().0;
         for i in 0..4 {
             sums[i] = isa.add_bytes(sums[i], isa.bytes(&parts[i]));
         }
-        isa.prefetch(line.as_ptr(), AHEAD);
-        isa.prefetch(line.as_ptr(), AHEAD + 64);
+        isa.prefetch(line.as_ptr(), ahead(streams));
+        isa.prefetch(line.as_ptr(), ahead(streams) + 64);
     }
     sums
 }

@@ -162,7 +162,9 @@ impl Product<'_, '_> {
         let rows = bytemuck::cast_slice::<u8, B>(self.weights);
         let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
         if x.count() < PANEL_COLUMNS {
-            level.run(PlainRows { rows, row_blocks, streams: self.streams, x, out: &mut self.out });
+            let pairs = x.count() == 1 && x.len() > FIRST_LEVEL;
+            let streams = if pairs { self.streams.max(2) } else { self.streams };
+            level.run(PlainRows { rows, row_blocks, streams, x, out: &mut self.out });
             return Ok(());
         }
         for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
@@ -175,6 +177,10 @@ impl Product<'_, '_> {
         Ok(())
     }
 }
+
+/// Floats of a column above which the first-level cache has no room for rows beside it: then two rows at least share its
+/// reading, also where one stream of weights is enough (with neighbouring rows a fifth faster on Zen 4).
+const FIRST_LEVEL: usize = 6144;
 
 /// Rows times a few columns, where they lie.
 macro_rules! rows_task {

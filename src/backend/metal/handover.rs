@@ -30,6 +30,15 @@ impl<'a, 'b> Handover<'a, 'b> {
     }
 }
 
+/// Operations that go as they are to whose turn it is.
+macro_rules! hand_over {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $result:ty;)*) => {
+        $(fn $name(&mut self, $($arg: $ty),*) -> Result<$result> {
+            self.now().$name($($arg),*)
+        })*
+    };
+}
+
 impl Backend for Handover<'_, '_> {
     fn begin_layer(&mut self, layer: usize) -> Result<()> {
         if !self.on_cpu && layer >= self.layers {
@@ -73,129 +82,33 @@ impl Backend for Handover<'_, '_> {
         if self.on_cpu { self.cpu.mark() } else { self.gpu.mark() }
     }
 
-    fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
-        self.now().lookup(table, rows)
-    }
-
-    fn linear(&mut self, weights: &Matrix, bias: Option<&Constant>, x: Act) -> Result<Act> {
-        self.now().linear(weights, bias, x)
-    }
-
-    fn norm(&mut self, norm: &Norm, x: Act) -> Result<Act> {
-        self.now().norm(norm, x)
-    }
-
-    fn norm_in_place(&mut self, norm: &Norm, x: Act) -> Result<()> {
-        self.now().norm_in_place(norm, x)
-    }
-
-    fn rope(&mut self, turns: &Turns, head_dim: usize, x: Act) -> Result<()> {
-        self.now().rope(turns, head_dim, x)
-    }
-
-    fn attention(
-        &mut self,
-        spec: &Attention,
-        cache: &mut Cache,
-        layer: usize,
-        start: usize,
-        queries: Act,
-        keys: Act,
-        values: Act,
-    ) -> Result<Act> {
-        self.now().attention(spec, cache, layer, start, queries, keys, values)
-    }
-
-    fn gated(&mut self, activation: Activation, gate: Act, up: Act) -> Result<()> {
-        self.now().gated(activation, gate, up)
-    }
-
-    fn activate(&mut self, activation: Activation, x: Act) -> Result<()> {
-        self.now().activate(activation, x)
-    }
-
-    fn map(&mut self, map: Map, x: Act) -> Result<()> {
-        self.now().map(map, x)
-    }
-
-    fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()> {
-        self.now().scale_rows(x, factors)
-    }
-
-    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
-        self.now().linear_grouped(weights, slots, x)
-    }
-
-    fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
-        self.now().blend(to, parts, factors)
-    }
-
-    fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()> {
-        self.now().weigh(weights, x)
-    }
-
-    fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
-        self.now().combine(slots, weighted, x)
-    }
-
-    fn scale_columns(&mut self, factors: &Constant, x: Act) -> Result<()> {
-        self.now().scale_columns(factors, x)
-    }
-
-    fn shift_columns(&mut self, terms: &Constant, x: Act) -> Result<()> {
-        self.now().shift_columns(terms, x)
-    }
-
-    fn columns(&mut self, parts: &[(Act, Range<usize>)]) -> Result<Act> {
-        self.now().columns(parts)
-    }
-
-    fn state(&mut self, states: &States, of: (usize, usize), position: usize, len: usize) -> Result<Act> {
-        self.now().state(states, of, position, len)
-    }
-
-    fn keep_state(
-        &mut self,
-        states: &mut States,
-        of: (usize, usize),
-        position: usize,
-        state: Act,
-    ) -> Result<()> {
-        self.now().keep_state(states, of, position, state)
-    }
-
-    fn convolve(&mut self, by: &Convolution, state: Act, x: Act) -> Result<Act> {
-        self.now().convolve(by, state, x)
-    }
-
-    fn recur(
-        &mut self,
-        by: &Recurrence,
-        state: Act,
-        queries_keys_values: [Act; 3],
-        decays_rates: [Act; 2],
-    ) -> Result<Act> {
-        self.now().recur(by, state, queries_keys_values, decays_rates)
-    }
-
-    fn scan(&mut self, by: &Scan, state: Act, inputs_steps_into_out: [Act; 4]) -> Result<Act> {
-        self.now().scan(by, state, inputs_steps_into_out)
-    }
-
-    fn wkv(&mut self, by: &Wkv, state: Act, inputs: [Act; 6]) -> Result<Act> {
-        self.now().wkv(by, state, inputs)
-    }
-
-    fn add(&mut self, x: Act, y: Act) -> Result<()> {
-        self.now().add(x, y)
-    }
-
-    fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
-        self.now().select(x, rows)
-    }
-
-    fn write(&mut self, width: usize, numbers: &[f32]) -> Result<Act> {
-        self.now().write(width, numbers)
+    hand_over! {
+        lookup(table: &Matrix, rows: &[usize]) -> Act;
+        linear(weights: &Matrix, bias: Option<&Constant>, x: Act) -> Act;
+        norm(norm: &Norm, x: Act) -> Act;
+        norm_in_place(norm: &Norm, x: Act) -> ();
+        rope(turns: &Turns, head_dim: usize, x: Act) -> ();
+        attention(spec: &Attention, cache: &mut Cache, layer: usize, start: usize, queries: Act, keys: Act, values: Act) -> Act;
+        gated(activation: Activation, gate: Act, up: Act) -> ();
+        activate(activation: Activation, x: Act) -> ();
+        map(map: Map, x: Act) -> ();
+        scale_rows(x: Act, factors: Act) -> ();
+        linear_grouped(weights: &Grouped, slots: &Slots, x: Act) -> Act;
+        blend(to: Act, parts: &[Act], factors: &[f32]) -> ();
+        weigh(weights: &[f32], x: Act) -> ();
+        combine(slots: &Slots, weighted: bool, x: Act) -> Act;
+        scale_columns(factors: &Constant, x: Act) -> ();
+        shift_columns(terms: &Constant, x: Act) -> ();
+        columns(parts: &[(Act, Range<usize>)]) -> Act;
+        state(states: &States, of: (usize, usize), position: usize, len: usize) -> Act;
+        keep_state(states: &mut States, of: (usize, usize), position: usize, state: Act) -> ();
+        convolve(by: &Convolution, state: Act, x: Act) -> Act;
+        recur(by: &Recurrence, state: Act, queries_keys_values: [Act; 3], decays_rates: [Act; 2]) -> Act;
+        scan(by: &Scan, state: Act, inputs_steps_into_out: [Act; 4]) -> Act;
+        wkv(by: &Wkv, state: Act, inputs: [Act; 6]) -> Act;
+        add(x: Act, y: Act) -> ();
+        select(x: Act, rows: &[usize]) -> Act;
+        write(width: usize, numbers: &[f32]) -> Act;
     }
 
     fn read(&mut self, x: Act) -> Result<&[f32]> {
