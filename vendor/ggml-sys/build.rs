@@ -239,6 +239,9 @@ impl Tree {
         for flag in flags {
             build.flag(flag);
         }
+        // GCC 12 takes `ldtilecfg` to read 8 of its 64 bytes and drops the stores of the others: ggml's AMX code then
+        // dies of an illegal instruction.
+        build.flag_if_supported("-mno-amx-int8");
         build
     }
 }
