@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use gristmill_kernels::Output;
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::product::{SCRATCH_LEN, form, multiply};
+use gristmill_kernels::product::{form, multiply, scratch_len};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
 use random::Random;
@@ -161,7 +161,7 @@ struct Ours<'a> {
 
 impl<'a> Ours<'a> {
     fn new(problem: &'a Problem, level: Level) -> Self {
-        let scratch = vec![0.0; SCRATCH_LEN];
+        let scratch = vec![];
         Ours { level, problem, codes: vec![], scales: vec![], sums: vec![], scratch }
     }
 }
@@ -174,10 +174,11 @@ impl Contender for Ours<'_> {
     fn multiply(&mut self, x: &[f32], out: &mut [f32]) {
         let Problem { ty, len, rows, ref weights, .. } = *self.problem;
         let (level, form) = (self.level, form(ty).unwrap());
+        self.scratch.resize(scratch_len(x.len() / len), 0.0);
         let columns = if form == Form::Floats {
             Columns::floats(x, len)
         } else {
-            let layout = Layout::new(form, len, x.len() / len).unwrap();
+            let layout = Layout::new(level, form, len, x.len() / len).unwrap();
             let [codes, scales, sums] = layout.total_lens();
             self.codes.resize(codes, 0);
             self.scales.resize(scales, 0.0);

@@ -8,6 +8,7 @@
 
 use crate::Mismatch;
 use crate::dispatch::Task;
+use crate::simd::matrix::SIDE;
 use crate::simd::{Isa, Level};
 
 /// How a format of weights wants the activations of its products.
@@ -60,30 +61,41 @@ pub(crate) const INTERLEAVED: usize = 4;
 ///
 /// Few columns lie one behind the other; with a scale for each 32 codes, each 64 codes lie by sixteens in the order 0, 2,
 /// 1, 3, as decode takes them. Of many columns, each four are interleaved: four codes of each, block by block a
-/// scale of each, and so the sums; columns that are missing at the end are zeros.
+/// scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for each 32, 64 codes of each
+/// otherwise. Columns that are missing at the end are zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
     len: usize,
     count: usize,
+    together: usize,
 }
 
 impl Layout {
-    /// For `count` columns of `len` activations each.
+    /// For `count` columns of `len` activations each, to be multiplied on `level`.
     ///
     /// # Errors
     /// [`Mismatch`] where the form is [`Form::Floats`] or `len` is not a multiple of the form's block.
-    pub fn new(form: Form, len: usize, count: usize) -> Result<Self, Mismatch> {
+    pub fn new(level: Level, form: Form, len: usize, count: usize) -> Result<Self, Mismatch> {
         let block = form.block_len();
         if form == Form::Floats || len == 0 || !len.is_multiple_of(block) {
             return Err(Mismatch { what: "activations of whole blocks", expected: block, found: len });
         }
-        Ok(Layout { form, len, count })
+        Ok(Layout { form, len, count, together: together(level, count) })
     }
 
-    /// Columns that are quantized together: 1 or 4.
+    /// Columns that are quantized together: 1, 4 or 16.
     pub fn together(&self) -> usize {
-        if self.count < PANEL_COLUMNS { 1 } else { INTERLEAVED }
+        self.together
+    }
+
+    /// Codes of a column that follow each other where columns are interleaved.
+    fn run(&self) -> usize {
+        match (self.together, self.form) {
+            (SIDE, Form::Superblocks) => 64,
+            (SIDE, _) => 32,
+            _ => 4,
+        }
     }
 
     /// Codes, scales and sums of columns that are quantized together.
@@ -108,39 +120,52 @@ impl Layout {
     }
 }
 
+/// How many of `count` columns lie together on `level`.
+pub(crate) fn together(level: Level, count: usize) -> usize {
+    match count {
+        ..PANEL_COLUMNS => 1,
+        _ if level.has_matrix_unit() => SIDE,
+        _ => INTERLEAVED,
+    }
+}
+
 /// Columns of activations, each `len` long.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
     form: Form,
     len: usize,
     count: usize,
+    together: usize,
     floats: &'a [f32],
     codes: &'a [i8],
     scales: &'a [f32],
     sums: &'a [i32],
 }
 
-/// Four interleaved columns.
+/// `N` interleaved columns, in runs of `K` codes.
 #[derive(Clone, Copy)]
-pub(crate) struct Four<'a> {
-    /// `[len / 4][column][4]`
-    pub codes: &'a [[[i8; 4]; INTERLEAVED]],
+pub(crate) struct Interleaved<'a, const N: usize, const K: usize> {
+    /// `[len / K][column][K]`
+    pub codes: &'a [[[i8; K]; N]],
     /// `[len / block][column]`
-    pub scales: &'a [[f32; INTERLEAVED]],
+    pub scales: &'a [[f32; N]],
     /// As the form has them: `[len / 32][column]` integers, or `[len / 256][column]` of [`Sums`].
     sums: &'a [i32],
 }
 
-impl<'a> Four<'a> {
+/// Columns as the microkernel of [`crate::gemm`] takes them.
+pub(crate) type Four<'a> = Interleaved<'a, INTERLEAVED, 4>;
+
+impl<'a, const N: usize, const K: usize> Interleaved<'a, N, K> {
     /// The sums of each 32 codes.
     #[inline(always)]
-    pub fn sums(&self) -> &'a [[i32; INTERLEAVED]] {
+    pub fn sums(&self) -> &'a [[i32; N]] {
         self.sums.as_chunks().0
     }
 
     /// The sums of each superblock.
     #[inline(always)]
-    pub fn superblock_sums(&self) -> &'a [[Sums; INTERLEAVED]] {
+    pub fn superblock_sums(&self) -> &'a [[Sums; N]] {
         bytemuck::cast_slice::<i32, Sums>(self.sums).as_chunks().0
     }
 }
@@ -155,7 +180,16 @@ impl<'a> Columns<'a> {
             return Err(Mismatch { what: "floats of whole columns", expected: len, found: floats.len() });
         }
         let count = floats.len() / len;
-        Ok(Columns { form: Form::Floats, len, count, floats, codes: &[], scales: &[], sums: &[] })
+        Ok(Columns {
+            form: Form::Floats,
+            len,
+            count,
+            together: 1,
+            floats,
+            codes: &[],
+            scales: &[],
+            sums: &[],
+        })
     }
 
     /// Columns that [`quantize`] made in `layout`.
@@ -169,8 +203,8 @@ impl<'a> Columns<'a> {
         sums: &'a [i32],
     ) -> Result<Self, Mismatch> {
         layout.check(layout.count, [codes.len(), scales.len(), sums.len()])?;
-        let Layout { form, len, count } = layout;
-        Ok(Columns { form, len, count, floats: &[], codes, scales, sums })
+        let Layout { form, len, count, together } = layout;
+        Ok(Columns { form, len, count, together, floats: &[], codes, scales, sums })
     }
 
     /// How the activations are written.
@@ -187,6 +221,11 @@ impl<'a> Columns<'a> {
     /// The number of columns.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether products on `level` find the columns as they take them.
+    pub(crate) fn suit(&self, level: Level) -> bool {
+        self.form == Form::Floats || self.together == together(level, self.count)
     }
 
     /// Column `c` as floats.
@@ -221,14 +260,19 @@ impl<'a> Columns<'a> {
         bytemuck::cast_slice(&self.sums[c * len..][..len])
     }
 
-    /// The `i`-th four columns, of many: `count` activations from `start` on, whole blocks.
+    /// The `i`-th `N` columns, of many: `count` activations from `start` on, whole blocks.
     #[inline(always)]
-    pub(crate) fn four(&self, i: usize, start: usize, count: usize) -> Four<'a> {
-        let first = INTERLEAVED * (i * self.len + start);
-        let count = INTERLEAVED * count;
+    pub(crate) fn interleaved<const N: usize, const K: usize>(
+        &self,
+        i: usize,
+        start: usize,
+        count: usize,
+    ) -> Interleaved<'a, N, K> {
+        let first = N * (i * self.len + start);
+        let count = N * count;
         let block = self.form.block_len();
         let sums = (self.form.sums_len(first), self.form.sums_len(count));
-        Four {
+        Interleaved {
             codes: self.codes[first..][..count].as_chunks().0.as_chunks().0,
             scales: self.scales[first / block..][..count / block].as_chunks().0,
             sums: &self.sums[sums.0..][..sums.1],
@@ -277,7 +321,7 @@ impl Task for Quantize<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Layout { form, len, .. } = self.layout;
-        let together = self.layout.together();
+        let (together, run) = (self.layout.together(), self.layout.run());
         let block = form.block_len();
         for (column, x) in self.x.chunks_exact(len).enumerate() {
             for (i, x) in x.chunks_exact(block).enumerate() {
@@ -301,12 +345,15 @@ impl Task for Quantize<'_> {
                         (sixteens[i % 2], sixteens[2 + i % 2]) = (first, last);
                     } else if together == 1 {
                         self.codes[at..][..32].copy_from_slice(&codes);
-                    } else {
+                    } else if run < codes.len() {
                         let places =
                             self.codes.as_chunks_mut::<4>().0[at / 4 * together..].chunks_exact_mut(together);
                         for (place, quad) in places.zip(codes.as_chunks().0) {
                             place[column] = *quad;
                         }
+                    } else {
+                        let place = (at / run * together + column) * run + at % run;
+                        self.codes[place..][..32].copy_from_slice(&codes);
                     }
                     let even = isa.sum(isa.add(rounded[0], rounded[1])) as i16;
                     let odd = isa.sum(isa.add(rounded[2], rounded[3])) as i16;

@@ -20,6 +20,8 @@ impl Level {
     pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
         match self.kind() {
             Kind::Scalar => task.run(Scalar),
+            #[cfg(test)]
+            Kind::ScalarMatrices => task.run(Scalar),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kind of level is only made where the processor has AVX2, FMA and F16C.
             Kind::Avx2 => unsafe { avx2(task) },
@@ -27,8 +29,8 @@ impl Level {
             // SAFETY: and this one where it has AVX-VNNI too.
             Kind::AvxVnni => unsafe { avx_vnni(task) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: and this one where it has AVX-512 F, BW, DQ, VL and VNNI.
-            Kind::Avx512 => unsafe { avx512(task) },
+            // SAFETY: and these where it has AVX-512 F, BW, DQ, VL and VNNI.
+            Kind::Avx512 | Kind::Amx => unsafe { avx512(task) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: this kind of level is only made where the processor has NEON.
             Kind::Neon => unsafe { neon(task) },
@@ -47,12 +49,14 @@ impl Level {
     pub(crate) fn run_plain<T: Task>(self, task: T) -> T::Output {
         match self.kind() {
             Kind::Scalar => task.run(Scalar),
+            #[cfg(test)]
+            Kind::ScalarMatrices => task.run(Scalar),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these kinds of levels are only made where the processor has AVX2, FMA and F16C.
             Kind::Avx2 | Kind::AvxVnni => unsafe { avx2(task) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: and this one where it has AVX-512 F, BW, DQ, VL and VNNI.
-            Kind::Avx512 => unsafe { avx512(task) },
+            // SAFETY: and these where it has AVX-512 F, BW, DQ, VL and VNNI.
+            Kind::Avx512 | Kind::Amx => unsafe { avx512(task) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: these kinds of levels are only made where the processor has NEON.
             Kind::Neon | Kind::NeonDotprod | Kind::NeonI8mm => unsafe { neon(task) },

@@ -24,13 +24,14 @@
     reason = "loops over registers, compiled for constants"
 )]
 
-use crate::activations::{Columns, Four, INTERLEAVED};
+use crate::activations::{Columns, Four, INTERLEAVED, Sums};
 use crate::dispatch::Task;
+use crate::gemm_matrix;
 use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::Codes;
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Panel, ROWS};
+use crate::tile::{FLOAT_ROWS, Panel, ROWS, Width};
 
 /// A span of a product: the weights of a panel, and where their products go.
 #[derive(Clone, Copy)]
@@ -49,8 +50,9 @@ pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: P
     // which has another scale.
     let fit = if panel.kind.codes == Codes::Signed { 8 } else { panel.kind.codes.sums_in_16_bits() };
     let steps = if level.run(HasDots) { 8 } else { fit }.min(panel.kind.group / 4);
-    match (steps, panel.kind.wide) {
-        (_, true) => level.run(Multiply::<0> { panel, x, place, out }),
+    match (steps, panel.kind.width) {
+        _ if level.has_matrix_unit() => gemm_matrix::multiply(level, panel, x, place, out),
+        (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place, out }),
         (8, _) => level.run(Multiply::<8> { panel, x, place, out }),
         (4, _) => level.run(Multiply::<4> { panel, x, place, out }),
         (2, _) => level.run(Multiply::<2> { panel, x, place, out }),
@@ -117,9 +119,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let Place { row, rows, start } = self.place;
         let (first, count) = (INTERLEAVED * four, self.x.count());
         // Not `from_fn`, which would copy them from place to place on the stack.
-        let mut x = [self.x.four(four, start, self.panel.len); F];
+        let mut x = [self.x.interleaved(four, start, self.panel.len); F];
         for (f, x) in x.iter_mut().enumerate().skip(1) {
-            *x = self.x.four(four + f, start, self.panel.len);
+            *x = self.x.interleaved(four + f, start, self.panel.len);
         }
         // Columns are far apart: the results' lines come while the span is multiplied.
         for column in first..count.min(first + INTERLEAVED * F) {
@@ -130,22 +132,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             false => self.scaled(isa, &x),
         };
         for (column, &sum) in (first..count).zip(sums.as_flattened()) {
-            let to = &mut self.out.column(column)[row..][..rows];
-            let mut before = isa.splat_row_floats(0.0);
-            if let Some(all) = to.first_chunk_mut() {
-                if start != 0 {
-                    before = isa.row_floats(all);
-                }
-                isa.store_row_floats(isa.add_row_floats(before, sum), all);
-            } else {
-                let mut all = [0.0; ROWS];
-                if start != 0 {
-                    all[..rows].copy_from_slice(to);
-                    before = isa.row_floats(&all);
-                }
-                isa.store_row_floats(isa.add_row_floats(before, sum), &mut all);
-                to.copy_from_slice(&all[..rows]);
-            }
+            add_span(isa, sum, &mut self.out.column(column)[row..][..rows], start == 0);
         }
         F
     }
@@ -185,59 +172,43 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
             if kind.has_group_mins() {
                 mins = match kind.group {
-                    16 => self.group_mins::<I, F, 8>(isa, x, block),
-                    _ => self.group_mins::<I, F, 4>(isa, x, block),
+                    16 => self.all_group_mins::<I, F, 8>(isa, x, block),
+                    _ => self.all_group_mins::<I, F, 4>(isa, x, block),
                 };
             }
-            let row_scales = isa.row_floats(&self.panel.scales[block]);
             for f in 0..F {
-                let scales = &x[f].scales[block];
                 for c in 0..INTERLEAVED {
-                    let dx = isa.splat_row_floats(scales[c]);
                     let mut dot = dots[f][c];
                     if kind.offset != 0 {
                         dot = isa.sub_rows(dot, mins[f][c]);
                     }
-                    let (dot, scale) = (isa.row_ints_to_floats(dot), isa.mul_row_floats(row_scales, dx));
-                    values[f][c] = if kind.mins {
-                        let min_scale = isa.mul_row_floats(isa.row_floats(&self.panel.mins[block]), dx);
-                        let mins = isa.mul_row_floats(isa.row_ints_to_floats(mins[f][c]), min_scale);
-                        isa.fma_row_floats(dot, scale, mins)
-                    } else {
-                        isa.mul_row_floats(dot, scale)
-                    };
+                    values[f][c] = superblock(isa, self.panel, block, dot, mins[f][c], x[f].scales[block][c]);
                 }
             }
         }
         let mut total = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
         for f in 0..F {
             for c in 0..INTERLEAVED {
-                let first = isa.add_row_floats(values[0][f][c], values[1][f][c]);
-                let second = isa.add_row_floats(values[2][f][c], values[3][f][c]);
-                total[f][c] = isa.add_row_floats(first, second);
+                let [a, b, d, e] = values;
+                total[f][c] = sum_of_superblocks(isa, [a[f][c], b[f][c], d[f][c], e[f][c]]);
             }
         }
         total
     }
 
-    /// The products of a superblock's `PAIRS` pairs of group minimums with the activations' sums.
+    /// [`group_mins`] of all columns.
     #[inline(always)]
-    fn group_mins<I: Isa, const F: usize, const PAIRS: usize>(
+    fn all_group_mins<I: Isa, const F: usize, const PAIRS: usize>(
         &self,
         isa: I,
         x: &[Four<'_>; F],
         block: usize,
     ) -> Tile<I::RowInts, F> {
-        let group_mins = &self.panel.group_mins.as_chunks::<PAIRS>().0[block];
         let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
         for f in 0..F {
-            let sums = &x[f].superblock_sums()[block];
             for c in 0..INTERLEAVED {
-                let (of_16, of_32) = (sums[c].of_16.as_chunks::<2>().0, sums[c].of_32.as_chunks::<2>().0);
-                for pair in 0..PAIRS {
-                    let sums = if PAIRS == 8 { &of_16[pair] } else { &of_32[pair] };
-                    mins[f][c] = isa.add_pairs(mins[f][c], &group_mins[pair], sums);
-                }
+                let sums = &x[f].superblock_sums()[block][c];
+                mins[f][c] = group_mins::<I, PAIRS>(isa, self.panel, block, sums);
             }
         }
         mins
@@ -293,9 +264,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 }
             }
         }
-        for f in 0..F {
-            for c in 0..INTERLEAVED {
-                for (a, b) in [(0, 4), (2, 6), (1, 5), (3, 7), (0, 2), (1, 3), (0, 1)] {
+        for (a, b) in PART_SUMS {
+            for f in 0..F {
+                for c in 0..INTERLEAVED {
                     parts[a][f][c] = isa.add_row_floats(parts[a][f][c], parts[b][f][c]);
                 }
             }
@@ -338,6 +309,75 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 }
             }
         }
+    }
+}
+
+/// The order in which a span's eight accumulators are added up: each pair's second to its first.
+pub(crate) const PART_SUMS: [(usize, usize); 7] = [(0, 4), (2, 6), (1, 5), (3, 7), (0, 2), (1, 3), (0, 1)];
+
+/// The products of a superblock's `PAIRS` (8 or 4) pairs of group minimums with the activations' sums.
+#[inline(always)]
+pub(crate) fn group_mins<I: Isa, const PAIRS: usize>(
+    isa: I,
+    panel: &Panel<'_>,
+    block: usize,
+    sums: &Sums,
+) -> I::RowInts {
+    let group_mins = &panel.group_mins.as_chunks::<PAIRS>().0[block];
+    let (of_16, of_32) = (sums.of_16.as_chunks::<2>().0, sums.of_32.as_chunks::<2>().0);
+    let mut mins = isa.splat_rows(0);
+    for pair in 0..PAIRS {
+        mins = isa.add_pairs(mins, &group_mins[pair], if PAIRS == 8 { &of_16[pair] } else { &of_32[pair] });
+    }
+    mins
+}
+
+/// The value of a superblock: from its `dot` of codes and group scales and the sum of its group minimums (where there are any),
+/// `scale` being the activations'.
+#[inline(always)]
+pub(crate) fn superblock<I: Isa>(
+    isa: I,
+    panel: &Panel<'_>,
+    block: usize,
+    dot: I::RowInts,
+    mins: I::RowInts,
+    scale: f32,
+) -> I::RowFloats {
+    let dx = isa.splat_row_floats(scale);
+    let scale = isa.mul_row_floats(isa.row_floats(&panel.scales[block]), dx);
+    let dot = isa.row_ints_to_floats(dot);
+    if !panel.kind.mins {
+        return isa.mul_row_floats(dot, scale);
+    }
+    let min_scale = isa.mul_row_floats(isa.row_floats(&panel.mins[block]), dx);
+    let mins = isa.mul_row_floats(isa.row_ints_to_floats(mins), min_scale);
+    isa.fma_row_floats(dot, scale, mins)
+}
+
+/// The sum of a span's superblocks, in the order that [`crate::gemv`] defines.
+#[inline(always)]
+pub(crate) fn sum_of_superblocks<I: Isa>(isa: I, [a, b, c, d]: [I::RowFloats; SPAN / 256]) -> I::RowFloats {
+    isa.add_row_floats(isa.add_row_floats(a, b), isa.add_row_floats(c, d))
+}
+
+/// Adds a span's sums to a column's `to`, or writes them there where it is the `first` span.
+#[inline(always)]
+pub(crate) fn add_span<I: Isa>(isa: I, sum: I::RowFloats, to: &mut [f32], first: bool) {
+    let mut before = isa.splat_row_floats(0.0);
+    if let Some(all) = to.first_chunk_mut() {
+        if !first {
+            before = isa.row_floats(all);
+        }
+        isa.store_row_floats(isa.add_row_floats(before, sum), all);
+    } else {
+        let mut all = [0.0; ROWS];
+        let rows = to.len();
+        if !first {
+            all[..rows].copy_from_slice(to);
+            before = isa.row_floats(&all);
+        }
+        isa.store_row_floats(isa.add_row_floats(before, sum), &mut all);
+        to.copy_from_slice(&all[..rows]);
     }
 }
 

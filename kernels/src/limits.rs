@@ -4,6 +4,7 @@ use core::hint::black_box;
 
 use crate::dispatch::Task;
 use crate::gemv::ahead;
+use crate::simd::amx::Amx;
 use crate::simd::{Isa, Level};
 
 /// Bytes that are read of one place before the next one's turn.
@@ -16,8 +17,11 @@ pub fn read(level: Level, bytes: &[u8]) -> u8 {
 }
 
 /// Multiplies codes of 8 bits in registers, `rounds` times over, and gives how many multiplications that was. On levels
-/// with a matrix product these are their dot products still.
+/// with a matrix product for vectors these are their dot products still; a matrix unit multiplies its matrices.
 pub fn multiply_codes(level: Level, rounds: u64) -> u64 {
+    if let Some(mut unit) = Amx::of(level) {
+        return unit.multiply(rounds);
+    }
     level.run(Codes(rounds))
 }
 

@@ -8,13 +8,13 @@ use crate::gemv::{SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Fetch, Panel, ROWS, Unpack, UnpackFloats};
+use crate::tile::{FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Unpack, UnpackFloats};
 use crate::{Mismatch, gemm, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
 pub const PANEL_ROWS: usize = ROWS;
 
-pub use crate::tile::SCRATCH_LEN;
+pub use crate::tile::scratch_len;
 
 macro_rules! form {
     (plain) => {
@@ -52,7 +52,7 @@ for_each_format!(list);
 /// Writes the product of every row of `weights` and every column of `x` to `out`.
 ///
 /// `weights` holds `out.rows()` rows of `x.len()` weights of type `ty`; `out` is `[columns, rows]`; `scratch` is of
-/// [`SCRATCH_LEN`] floats.
+/// [`scratch_len`] floats.
 ///
 /// # Errors
 /// [`Mismatch`] where the lengths do not belong together, or `x` is not in the type's [`form`].
@@ -91,12 +91,10 @@ fn multiply_by_turns(
     if out.columns() != x.count() {
         return Err(Mismatch { what: "columns of results", expected: x.count(), found: out.columns() });
     }
-    if form(ty) != Some(x.form()) {
+    if form(ty) != Some(x.form()) || !x.suit(level) {
         return Err(Mismatch { what: "columns in the form of the weights", expected: x.count(), found: 0 });
     }
-    if scratch.len() < SCRATCH_LEN {
-        return Err(Mismatch { what: "floats of scratch", expected: SCRATCH_LEN, found: scratch.len() });
-    }
+    let scratch = Scratch::new(scratch, x.count())?;
     run(Product { level, streams, ty, weights, x, scratch, out })
 }
 
@@ -107,7 +105,7 @@ struct Product<'a, 'o> {
     ty: GgmlType,
     weights: &'a [u8],
     x: Columns<'a>,
-    scratch: &'a mut [f32],
+    scratch: Scratch<'a>,
     out: Output<'o>,
 }
 
@@ -141,17 +139,57 @@ macro_rules! integer_path {
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
             while let Some(Span { row, rows, first, count }) = spans.next() {
-                let scratch = &mut *self.scratch;
-                let panel = level.run($panel(Unpack { rows, row_blocks, first, count, scratch }))?;
+                let Scratch { panel: scratch, sums } = &mut self.scratch;
+                let matrices = level.has_matrix_unit();
+                let panel =
+                    level.run($panel(Unpack { matrices, rows, row_blocks, first, count, scratch }))?;
                 if let Some(&Span { rows, first, count, .. }) = spans.peek() {
                     level.run(Fetch { rows, row_blocks, first, count });
                 }
-                let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-                gemm::multiply(level, &panel, x, place, &mut self.out);
+                let (start, rows) = (first * B::LEN, rows.len() / row_blocks);
+                if count == row_blocks {
+                    gemm::multiply(level, &panel, x, Place { row, rows, start }, &mut self.out);
+                    continue;
+                }
+                // Spans are added up here: the columns of the results are far apart, and would have left the caches in between.
+                let mut together = Output::new(sums, ROWS)?;
+                gemm::multiply(level, &panel, x, Place { row: 0, rows: ROWS, start }, &mut together);
+                if first + count == row_blocks {
+                    level.run(Deliver { sums, row, rows, out: &mut self.out });
+                }
             }
             Ok(())
         }
     };
+}
+
+/// Writes the sums of a panel's rows, `[column][`[`ROWS`]`]`, to where they belong.
+struct Deliver<'a, 'o> {
+    sums: &'a [f32],
+    row: usize,
+    rows: usize,
+    out: &'a mut Output<'o>,
+}
+
+impl Task for Deliver<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        /// Columns whose lines are asked for ahead: as many as a first-level cache has buffers for.
+        const AHEAD: usize = 12;
+        let Self { sums, row, rows, out } = self;
+        for (column, sums) in sums.as_chunks::<ROWS>().0.iter().enumerate() {
+            if column + AHEAD < out.columns() {
+                isa.prefetch(out.column(column + AHEAD)[row..].as_ptr().cast(), 0);
+            }
+            let to = &mut out.column(column)[row..][..rows];
+            match to.first_chunk_mut() {
+                Some(to) => isa.store_row_floats(isa.row_floats(sums), to),
+                None => to.copy_from_slice(&sums[..rows]),
+            }
+        }
+    }
 }
 
 impl Product<'_, '_> {
@@ -170,8 +208,8 @@ impl Product<'_, '_> {
         for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
             let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
             let padded = (count * B::LEN).next_multiple_of(32);
-            let panel = &mut self.scratch[..place.rows * padded];
-            level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: panel });
+            let panel = &mut self.scratch.panel[..place.rows * padded];
+            level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: &mut *panel });
             gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);
         }
         Ok(())

@@ -5,11 +5,12 @@
 //!
 //! Processors without a dot product of bytes ([`Isa::DOTS`]) cannot multiply codes of eight bits with activations in 16
 //! bits; for them such codes are widened to 16 bits, two to a place instead of four, and superblocks' codes multiplied
-//! with their group scales.
+//! with their group scales. For a matrix unit all superblocks' codes are, and their low and high bytes lie apart.
 #![forbid(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::Mismatch;
+use crate::attention::Line;
 use crate::dispatch::Task;
 use crate::gemv::SPAN;
 use crate::quant::{Block, Codes, Groups, Scaled, Superblock, eight};
@@ -20,36 +21,91 @@ pub(crate) const ROWS: usize = 16;
 /// Rows of a panel of floats.
 pub(crate) const FLOAT_ROWS: usize = 12;
 
-/// Floats of scratch memory that a product needs.
-pub const SCRATCH_LEN: usize = FLOAT_ROWS * SPAN;
+/// Floats of a panel's memory.
+const PANEL_LEN: usize = FLOAT_ROWS * SPAN;
+
+/// Floats of scratch memory that a product with so many columns needs: a panel, the sums of its rows, and what is skipped to
+/// begin with a cache line.
+pub const fn scratch_len(columns: usize) -> usize {
+    columns.saturating_mul(ROWS).saturating_add(PANEL_LEN + size_of::<Line>() / size_of::<f32>())
+}
+
+/// What scratch memory is for.
+pub(crate) struct Scratch<'a> {
+    /// Of [`PANEL_LEN`] floats.
+    pub panel: &'a mut [f32],
+    /// `[columns][`[`ROWS`]`]`
+    pub sums: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    /// Cuts it, from the first whole cache line of `scratch` on: the microkernel's loads would straddle lines otherwise.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where `scratch` is shorter than [`scratch_len`].
+    pub fn new(scratch: &'a mut [f32], columns: usize) -> Result<Self, Mismatch> {
+        let found = scratch.len();
+        let (_, lines, _) = bytemuck::pod_align_to_mut::<f32, Line>(scratch);
+        let (panel, sums) =
+            bytemuck::cast_slice_mut(lines).split_at_mut_checked(PANEL_LEN).unwrap_or_default();
+        match sums.get_mut(..columns.saturating_mul(ROWS)) {
+            Some(sums) if !panel.is_empty() => Ok(Scratch { panel, sums }),
+            _ => Err(Mismatch { what: "floats of scratch", expected: scratch_len(columns), found }),
+        }
+    }
+}
 
 /// What the microkernel must know of a format.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub superblocks: bool,
     pub codes: Codes,
-    /// What is subtracted from every code, the bias of signed codes included.
+    /// What is added to every code on its way into the panel, wrapping.
+    shift: u8,
+    /// What is to be subtracted from every code in the panel.
     pub offset: i32,
     pub mins: bool,
     /// Weights that share a group scale.
     pub group: usize,
-    /// Whether codes are of 16 bits.
-    pub wide: bool,
+    pub width: Width,
+}
+
+/// How codes lie in a panel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// Bytes, `[len / 4][row][4]`.
+    Bytes,
+    /// Integers of 16 bits, `[len / 2][row][2]`; of superblocks times the group scales.
+    Shorts,
+    /// Integers of 16 bits, of superblocks times the group scales: all low bytes, then all high bytes, both as [`Width::Bytes`].
+    Planes,
 }
 
 impl Kind {
-    fn new<I: Isa>(superblocks: bool, codes: Codes, offset: i32, mins: bool, group: usize) -> Self {
-        let signed = codes == Codes::Signed;
-        let offset = if signed && I::DOTS { I::SIGNED_BIAS } else { offset };
-        Kind { superblocks, codes, offset, mins, group, wide: signed && !I::DOTS }
+    fn new<I: Isa>(
+        matrices: bool,
+        superblocks: bool,
+        codes: Codes,
+        offset: i32,
+        mins: bool,
+        group: usize,
+    ) -> Self {
+        let (width, shift, offset) = match codes {
+            _ if matrices && superblocks => (Width::Planes, -offset, 0),
+            _ if matrices => (Width::Bytes, -offset, 0),
+            Codes::Signed if I::DOTS => (Width::Bytes, I::SIGNED_BIAS, I::SIGNED_BIAS),
+            Codes::Signed => (Width::Shorts, 0, 0),
+            Codes::Unsigned(_) => (Width::Bytes, 0, offset),
+        };
+        Kind { superblocks, codes, shift: shift as u8, offset, mins, group, width }
     }
 
-    pub fn of_scaled<I: Isa, B: Scaled>() -> Self {
-        Self::new::<I>(false, B::CODES, B::OFFSET, B::MINS, 32)
+    fn of_scaled<I: Isa, B: Scaled>(matrices: bool) -> Self {
+        Self::new::<I>(matrices, false, B::CODES, B::OFFSET, B::MINS, 32)
     }
 
-    pub fn of_superblocks<I: Isa, B: Superblock>() -> Self {
-        Self::new::<I>(true, B::CODES, i32::from(B::OFFSET), B::MINS, B::GROUP)
+    fn of_superblocks<I: Isa, B: Superblock>(matrices: bool) -> Self {
+        Self::new::<I>(matrices, true, B::CODES, i32::from(B::OFFSET), B::MINS, B::GROUP)
     }
 
     /// Whether integer products of `group_mins` with the activations' sums are needed.
@@ -62,7 +118,7 @@ impl Kind {
 pub(crate) struct Panel<'a> {
     pub kind: Kind,
     pub len: usize,
-    /// `[len / 4][row][4]`, or `[len / 2][row]` codes of 16 bits.
+    /// As [`Width`] says.
     pub codes: &'a mut [[[u8; 4]; ROWS]],
     /// Superblocks: the scale of each group, twice for each row: `[len / group][row][2]`.
     pub group_scales: &'a mut [[[i16; 2]; ROWS]],
@@ -78,17 +134,17 @@ impl<'a> Panel<'a> {
     /// Cuts a panel for `len` weights of each row, at most [`SPAN`], out of `scratch`.
     ///
     /// # Errors
-    /// [`Mismatch`] where `scratch` is shorter than [`SCRATCH_LEN`].
+    /// [`Mismatch`] where `scratch` is shorter than [`PANEL_LEN`].
     fn new(scratch: &'a mut [f32], len: usize, kind: Kind) -> Result<Self, Mismatch> {
         // Codes 4 or 8 floats for each weight, group scales and minimums at most 1 + 1/2, scales and minimums 1.
-        const { assert!((8 + 2) * SPAN + SPAN / 2 <= SCRATCH_LEN) };
-        if scratch.len() < SCRATCH_LEN || len > SPAN {
-            return Err(Mismatch { what: "floats of scratch", expected: SCRATCH_LEN, found: scratch.len() });
+        const { assert!((8 + 2) * SPAN + SPAN / 2 <= PANEL_LEN) };
+        if scratch.len() < PANEL_LEN || len > SPAN {
+            return Err(Mismatch { what: "floats of a panel", expected: PANEL_LEN, found: scratch.len() });
         }
         let block = if kind.superblocks { 256 } else { 32 };
-        let groups = if kind.superblocks && !kind.wide { len / kind.group } else { 0 };
+        let groups = if kind.superblocks && kind.width == Width::Bytes { len / kind.group } else { 0 };
         let pairs = if kind.has_group_mins() { len / kind.group / 2 } else { 0 };
-        let (codes, rest) = scratch.split_at_mut(len / if kind.wide { 2 } else { 4 } * ROWS);
+        let (codes, rest) = scratch.split_at_mut(len / if kind.width == Width::Bytes { 4 } else { 2 } * ROWS);
         let (group_scales, rest) = rest.split_at_mut(groups * ROWS);
         let (group_mins, rest) = rest.split_at_mut(pairs * ROWS);
         let (scales, rest) = rest.split_at_mut(len / block * ROWS);
@@ -104,8 +160,8 @@ impl<'a> Panel<'a> {
         })
     }
 
-    /// Puts the codes of part `part` (32 weights) of eight rows, from row `8 half` on, in their places; widened and
-    /// times the row's `scales` of its two sixteens where the panel is wide.
+    /// Puts the codes of part `part` (32 weights) of eight rows, from row `8 half` on, in their places; where they are widened,
+    /// times the row's `scales` of its two sixteens.
     #[inline(always)]
     fn put_codes<I: Isa>(
         &mut self,
@@ -115,27 +171,37 @@ impl<'a> Panel<'a> {
         codes: [I::Bytes; 8],
         scales: Option<[[i16; 2]; 8]>,
     ) {
-        if self.kind.codes != Codes::Signed {
-            put(isa, &mut self.codes[8 * part..][..8], half, codes);
-        } else if I::DOTS {
-            let bias = isa.splat_byte(I::SIGNED_BIAS as u8);
-            let mut biased = codes;
-            for codes in &mut biased {
-                *codes = isa.add_bytes(*codes, bias);
-            }
-            put(isa, &mut self.codes[8 * part..][..8], half, biased);
-        } else {
-            for sixteen in 0..2 {
-                let mut wide = codes;
-                for (row, wide) in wide.iter_mut().enumerate() {
-                    *wide = isa.sixteens(*wide)[sixteen];
-                    if let Some(scales) = &scales {
-                        *wide = isa.scale_sixteen(*wide, scales[row][sixteen]);
-                    }
-                }
-                put(isa, &mut self.codes[16 * part + 8 * sixteen..][..8], half, wide);
+        let mut codes = codes;
+        if self.kind.shift != 0 {
+            let shift = isa.splat_byte(self.kind.shift);
+            for codes in &mut codes {
+                *codes = isa.add_bytes(*codes, shift);
             }
         }
+        if self.kind.width == Width::Bytes {
+            put(isa, &mut self.codes[8 * part..][..8], half, codes);
+            return;
+        }
+        let mut wide = [codes; 2];
+        for row in 0..8 {
+            let mut sixteens = isa.sixteens(codes[row]);
+            if let Some(scales) = &scales {
+                for (sixteen, &scale) in sixteens.iter_mut().zip(&scales[row]) {
+                    *sixteen = isa.scale_sixteen(*sixteen, scale);
+                }
+            }
+            if self.kind.width == Width::Planes {
+                sixteens = isa.split_sixteens(sixteens);
+            }
+            (wide[0][row], wide[1][row]) = (sixteens[0], sixteens[1]);
+        }
+        // The sixteens of a part are neighbours; the planes lie apart.
+        let [first, second] = match self.kind.width {
+            Width::Planes => [8 * part, self.len / 4 + 8 * part],
+            _ => [16 * part, 16 * part + 8],
+        };
+        put(isa, &mut self.codes[first..][..8], half, wide[0]);
+        put(isa, &mut self.codes[second..][..8], half, wide[1]);
     }
 }
 
@@ -157,6 +223,8 @@ fn rows_of<B>(rows: &[B], row_blocks: usize, first: usize, count: usize) -> [&[B
 
 /// Unpacks `count` blocks, from block `first` on, of up to sixteen rows of `row_blocks` blocks.
 pub(crate) struct Unpack<'a, 's, B> {
+    /// Whether the panel is for a matrix unit.
+    pub matrices: bool,
     pub rows: &'a [B],
     pub row_blocks: usize,
     pub first: usize,
@@ -172,7 +240,8 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
         B: Scaled,
     {
         let rows = rows_of(self.rows, self.row_blocks, self.first, self.count);
-        let mut panel = Panel::new(self.scratch, self.count * B::LEN, Kind::of_scaled::<I, B>())?;
+        let mut panel =
+            Panel::new(self.scratch, self.count * B::LEN, Kind::of_scaled::<I, B>(self.matrices))?;
         for block in 0..self.count {
             for half in 0..2 {
                 let row = |i: usize| &rows[8 * half + i][block];
@@ -202,7 +271,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
         B: Superblock,
     {
         let rows = rows_of(self.rows, self.row_blocks, self.first, self.count);
-        let kind = Kind::of_superblocks::<I, B>();
+        let kind = Kind::of_superblocks::<I, B>(self.matrices);
         let mut panel = Panel::new(self.scratch, self.count * B::LEN, kind)?;
         let groups = 256 / B::GROUP;
         for block in 0..self.count {
@@ -228,7 +297,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                         pairs[i] = scales[i].map(|scale| scale * kind.offset as i16);
                     }
                 }
-                if !kind.wide {
+                if kind.width == Width::Bytes {
                     let places = &mut panel.group_scales[groups * block..][..groups];
                     for (of_eight, places) in places.chunks_exact_mut(8).enumerate() {
                         let mut rows = [isa.splat_byte(0); 8];
@@ -261,7 +330,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                             *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
                         }
                     }
-                    let scales = kind.wide.then(|| {
+                    let scales = (kind.width != Width::Bytes).then(|| {
                         let of_16 = |i| 16 * i / B::GROUP;
                         scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
                     });

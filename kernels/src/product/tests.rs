@@ -42,6 +42,7 @@ fn weights(ty: GgmlType, count: usize, random: &mut Random) -> Vec<u8> {
 }
 
 struct Activations {
+    level: Level,
     form: Form,
     len: usize,
     floats: Vec<f32>,
@@ -54,7 +55,7 @@ impl Activations {
     fn new(level: Level, form: Form, len: usize, floats: Vec<f32>) -> Self {
         let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
         if form != Form::Floats {
-            let layout = Layout::new(form, len, floats.len() / len).unwrap();
+            let layout = Layout::new(level, form, len, floats.len() / len).unwrap();
             let ([all_codes, all_scales, all_sums], [n_codes, n_scales, n_sums]) =
                 (layout.total_lens(), layout.lens());
             (codes, scales, sums) = (vec![1; all_codes], vec![f32::NAN; all_scales], vec![1; all_sums]);
@@ -64,14 +65,14 @@ impl Activations {
                 quantize(level, layout, x, codes, scales, &mut sums[i * n_sums..][..n_sums]).unwrap();
             }
         }
-        Activations { form, len, floats, codes, scales, sums }
+        Activations { level, form, len, floats, codes, scales, sums }
     }
 
     fn columns(&self) -> Columns<'_> {
         match self.form {
             Form::Floats => Columns::floats(&self.floats, self.len).unwrap(),
             form => {
-                let layout = Layout::new(form, self.len, self.floats.len() / self.len).unwrap();
+                let layout = Layout::new(self.level, form, self.len, self.floats.len() / self.len).unwrap();
                 Columns::quantized(layout, &self.codes, &self.scales, &self.sums).unwrap()
             }
         }
@@ -108,7 +109,7 @@ fn product_by_turns(
     x: Columns<'_>,
 ) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * x.count()];
-    let mut scratch = vec![f32::NAN; SCRATCH_LEN];
+    let mut scratch = vec![f32::NAN; scratch_len(x.count())];
     let output = Output::new(&mut out, rows).unwrap();
     multiply_by_turns(level, streams, ty, weights, x, &mut scratch, output).unwrap();
     out
@@ -117,6 +118,11 @@ fn product_by_turns(
 /// Bits, with all NaNs alike.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+}
+
+/// What is laid beside the scalar level.
+fn levels() -> impl Iterator<Item = Level> {
+    Level::available().chain([Level::SCALAR_MATRICES])
 }
 
 fn lengths(ty: GgmlType) -> Vec<usize> {
@@ -136,7 +142,7 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
     let mut failures = Vec::new();
     for &ty in GgmlType::COMPUTABLE {
         for len in lengths(ty) {
-            for (rows, count) in [(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31)] {
+            for (rows, count) in [(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)] {
                 let weights = weights(ty, rows * len, &mut random);
                 let floats: Vec<f32> = (0..count * len).map(|_| random.normal()).collect();
                 let x = Activations::new(Level::SCALAR, form(ty).unwrap(), len, floats);
@@ -145,7 +151,7 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
                     let column = Activations::new(Level::SCALAR, x.form, len, floats.to_vec());
                     expected.extend(product(Level::SCALAR, ty, &weights, rows, column.columns()));
                 }
-                for level in Level::available() {
+                for level in levels() {
                     let x = Activations::new(level, x.form, len, x.floats.clone());
                     for streams in if count < PANEL_COLUMNS { 1..=TOGETHER } else { 1..=1 } {
                         let found = product_by_turns(level, streams, ty, &weights, rows, x.columns());
@@ -202,7 +208,7 @@ fn hostile_blocks_give_the_same_bits_at_every_level() {
                 floats[len / 2] = value;
                 let x = |level| Activations::new(level, form(ty).unwrap(), len, floats.clone());
                 let expected = product(Level::SCALAR, ty, &weights, 3, x(Level::SCALAR).columns());
-                for level in Level::available() {
+                for level in levels() {
                     if bits(&product(level, ty, &weights, 3, x(level).columns())) != bits(&expected) {
                         failures.push(format!("{ty} {level}: bytes {byte:#x}, activation {value}"));
                     }
@@ -248,10 +254,13 @@ fn the_largest_codes_and_activations_overflow_nowhere() {
                     failures.push(format!("{ty}, pattern {i}: {found} for {exact}"));
                 }
             }
-            for level in Level::available() {
-                let x = Activations::new(level, form(ty).unwrap(), len, floats.clone());
-                if bits(&product(level, ty, &weights, 1, x.columns())) != bits(&expected) {
-                    failures.push(format!("{ty} {level}: pattern {i}"));
+            for level in levels() {
+                // Row by row, and as panels.
+                for copies in [1, 4] {
+                    let x = Activations::new(level, form(ty).unwrap(), len, floats.repeat(copies));
+                    if bits(&product(level, ty, &weights, 1, x.columns())) != bits(&expected.repeat(copies)) {
+                        failures.push(format!("{ty} {level}: pattern {i}, {copies} times"));
+                    }
                 }
             }
         }
@@ -276,8 +285,8 @@ fn a_nan_among_the_activations_reaches_every_result() {
 fn lengths_that_do_not_belong_together_are_refused() {
     let x = vec![0.0; 64];
     let columns = Columns::floats(&x, 64).unwrap();
-    let mut out = [0.0; 2];
-    let mut call = |ty, weights: &[u8], columns| {
+    let call = |ty, weights: &[u8], columns: Columns<'_>| {
+        let mut out = vec![0.0; 2 * if columns.count() > 2 { columns.count() } else { 1 }];
         multiply(Level::SCALAR, ty, weights, columns, &mut [], Output::new(&mut out, 2).unwrap())
             .unwrap_err()
             .what
@@ -285,10 +294,14 @@ fn lengths_that_do_not_belong_together_are_refused() {
     assert_eq!(call(GgmlType::F32, &[0; 511], columns), "bytes of whole rows");
     assert_eq!(call(GgmlType::Q4_0, &[0; 72], columns), "columns in the form of the weights");
     assert_eq!(call(GgmlType::Q4_K, &[0; 72], columns), "weights of whole blocks");
+    assert_eq!(call(GgmlType::F32, &[0; 512], columns), "floats of scratch");
+    // Columns as a matrix unit takes them, for a level that has none.
+    let many = Activations::new(Level::SCALAR_MATRICES, Form::Scaled, 32, vec![0.0; 32 * PANEL_COLUMNS]);
+    assert_eq!(call(GgmlType::Q4_0, &[0; 36], many.columns()), "columns in the form of the weights");
     let two = vec![0.0; 128];
     assert_eq!(call(GgmlType::F32, &[0; 512], Columns::floats(&two, 64).unwrap()), "columns of results");
     assert!(Columns::floats(&x, 63).is_err());
-    assert!(Layout::new(Form::Superblocks, 64, 1).is_err());
-    let layout = Layout::new(Form::Scaled, 64, 1).unwrap();
+    assert!(Layout::new(Level::SCALAR, Form::Superblocks, 64, 1).is_err());
+    let layout = Layout::new(Level::SCALAR, Form::Scaled, 64, 1).unwrap();
     assert!(Columns::quantized(layout, &[0; 64], &[], &[]).is_err());
 }

@@ -279,6 +279,12 @@ macro_rules! avx2_words {
                 ]
             }
             fn scale_sixteen(a: __m256i, by: i16) -> __m256i { _mm256_mullo_epi16(a, _mm256_set1_epi16(by)) }
+            fn split_sixteens(a: [__m256i; 2]) -> [__m256i; 2] {
+                let mask = _mm256_set1_epi16(0xff);
+                let low = _mm256_packus_epi16(_mm256_and_si256(a[0], mask), _mm256_and_si256(a[1], mask));
+                let high = _mm256_packus_epi16(_mm256_srli_epi16::<8>(a[0]), _mm256_srli_epi16::<8>(a[1]));
+                [_mm256_permute4x64_epi64::<0b11_01_10_00>(low), _mm256_permute4x64_epi64::<0b11_01_10_00>(high)]
+            }
 
             fn pairs_unsigned(u: __m256i, s: __m256i) -> __m256i { _mm256_maddubs_epi16(u, s) }
             fn pairs_signed(w: __m256i, s: __m256i) -> __m256i {

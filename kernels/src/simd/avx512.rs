@@ -99,6 +99,8 @@ impl Isa for Avx512 {
             _mm512_mullo_epi32(sums, wide)
         }
         fn splat_rows(a: i32) -> __m512i { _mm512_set1_epi32(a) }
+        fn row_ints(from: &[i32; 16]) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
+        fn shl_rows<const SHIFT: i32>(a: __m512i) -> __m512i { _mm512_sllv_epi32(a, _mm512_set1_epi32(SHIFT)) }
         fn add_rows(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_rows(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn add_pairs(to: __m512i, w: &[[i16; 2]; 16], x: &[i16; 2]) -> __m512i {

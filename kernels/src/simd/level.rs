@@ -16,12 +16,17 @@ pub(crate) enum Kind {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDotprod,
     #[cfg(target_arch = "aarch64")]
     NeonI8mm,
+    /// The scalar level with a matrix unit made of loops.
+    #[cfg(test)]
+    ScalarMatrices,
 }
 
 /// Whether the processor has all of these features. Without the standard library nobody can be asked: what the build
@@ -41,10 +46,14 @@ macro_rules! has {
 impl Level {
     /// The names that [`Level::named`] knows, on any processor.
     pub const NAMES: &'static [&'static str] =
-        &["scalar", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod", "neon-i8mm"];
+        &["scalar", "avx2", "avx-vnni", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm"];
 
     /// Plain Rust: there on every processor, and the specification for all others.
     pub const SCALAR: Level = Level(Kind::Scalar);
+
+    /// What tests lay beside the scalar level where the processor has no matrix unit.
+    #[cfg(test)]
+    pub(crate) const SCALAR_MATRICES: Level = Level(Kind::ScalarMatrices);
 
     /// Every level that this processor has, slowest first.
     pub fn available() -> impl Iterator<Item = Level> {
@@ -56,6 +65,7 @@ impl Level {
                 avx2.then_some(Level(Kind::Avx2)),
                 (avx2 && has!("avxvnni")).then_some(Level(Kind::AvxVnni)),
                 (avx2 && avx512).then_some(Level(Kind::Avx512)),
+                (avx2 && avx512 && super::amx::is_there()).then_some(Level(Kind::Amx)),
             ]
         };
         #[cfg(target_arch = "aarch64")]
@@ -92,12 +102,16 @@ impl Level {
             Kind::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDotprod => "neon-dotprod",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonI8mm => "neon-i8mm",
+            #[cfg(test)]
+            Kind::ScalarMatrices => "scalar-matrices",
         }
     }
 
@@ -108,6 +122,17 @@ impl Level {
     /// stream each, at 28 by four (huge pages: 27 and 35). AMD's Zen 3 was slower by four streams than by one.
     pub fn streams(self) -> usize {
         if self != Level::SCALAR && is_intel() { 4 } else { 1 }
+    }
+
+    /// Whether products of many columns go through a matrix unit ([`super::matrix`]).
+    pub(crate) const fn has_matrix_unit(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => true,
+            #[cfg(test)]
+            Kind::ScalarMatrices => true,
+            _ => false,
+        }
     }
 
     pub(crate) const fn kind(self) -> Kind {

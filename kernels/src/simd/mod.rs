@@ -12,6 +12,8 @@
 //! A value of a level's type proves that the processor has what the level needs: [`Level::detect`] is the only
 //! place that asks.
 
+#[cfg_attr(not(target_arch = "x86_64"), path = "amx_absent.rs")]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +21,7 @@ pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx_vnni;
 pub(crate) mod level;
+pub(crate) mod matrix;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -119,6 +122,8 @@ pub trait Isa: Copy {
     fn sixteens(self, a: Self::Bytes) -> [Self::Bytes; 2];
     /// The 16 integers of 16 bits times `by`, within 16 bits.
     fn scale_sixteen(self, a: Self::Bytes, by: i16) -> Self::Bytes;
+    /// The lower bytes of 32 integers of 16 bits, and their upper bytes.
+    fn split_sixteens(self, a: [Self::Bytes; 2]) -> [Self::Bytes; 2];
 
     // ---- products of codes
 
@@ -244,6 +249,10 @@ pub trait Isa: Copy {
     fn scale_sums(self, sums: Self::RowSums, scales: &[[i16; 2]; 16]) -> Self::RowInts;
     /// The same integer for each row.
     fn splat_rows(self, a: i32) -> Self::RowInts;
+    /// An integer of each row from memory.
+    fn row_ints(self, from: &[i32; 16]) -> Self::RowInts;
+    /// Row by row `a << SHIFT`.
+    fn shl_rows<const SHIFT: i32>(self, a: Self::RowInts) -> Self::RowInts;
     /// Row by row sum, wrapping.
     fn add_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts;
     /// Row by row difference, wrapping.
@@ -397,6 +406,15 @@ macro_rules! rows_of_two_registers {
         #[inline(always)]
         fn splat_rows(self, a: i32) -> Self::RowInts {
             [self.splat_int(a); 2]
+        }
+        #[inline(always)]
+        fn row_ints(self, from: &[i32; 16]) -> Self::RowInts {
+            let from = from.as_chunks::<8>().0;
+            [self.ints(&from[0]), self.ints(&from[1])]
+        }
+        #[inline(always)]
+        fn shl_rows<const SHIFT: i32>(self, a: Self::RowInts) -> Self::RowInts {
+            [self.shl_ints::<SHIFT>(a[0]), self.shl_ints::<SHIFT>(a[1])]
         }
         #[inline(always)]
         fn add_rows(self, a: Self::RowInts, b: Self::RowInts) -> Self::RowInts {

@@ -250,6 +250,12 @@ macro_rules! neon_words {
             fn scale_sixteen(a: Bytes, by: i16) -> Bytes {
                 both!(|a| vreinterpretq_u8_s16(vmulq_n_s16(vreinterpretq_s16_u8(a), by)))
             }
+            fn split_sixteens(a: [Bytes; 2]) -> [Bytes; 2] {
+                [
+                    [vuzp1q_u8(a[0][0], a[0][1]), vuzp1q_u8(a[1][0], a[1][1])],
+                    [vuzp2q_u8(a[0][0], a[0][1]), vuzp2q_u8(a[1][0], a[1][1])],
+                ]
+            }
 
             fn pairs_unsigned(u: Bytes, s: Bytes) -> Shorts { both!(|u, s| pairs(u, s)) }
             fn pairs_signed(w: Bytes, s: Bytes) -> Shorts { both!(|w, s| pairs(w, s)) }

@@ -149,6 +149,11 @@ impl Isa for Scalar {
     fn scale_sixteen(self, a: [u8; 32], by: i16) -> [u8; 32] {
         bytemuck::cast(bytemuck::cast::<_, [i16; 16]>(a).map(|a| a.wrapping_mul(by)))
     }
+    #[inline(always)]
+    fn split_sixteens(self, a: [[u8; 32]; 2]) -> [[u8; 32]; 2] {
+        let wide: [i16; 32] = bytemuck::cast(a);
+        [wide.map(|a| a as u8), wide.map(|a| (a >> 8) as u8)]
+    }
 
     #[inline(always)]
     fn pairs_unsigned(self, u: [u8; 32], s: [u8; 32]) -> [i16; 16] {

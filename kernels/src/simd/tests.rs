@@ -47,6 +47,8 @@ impl Task for Words {
             ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
             ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
+            ("lower bytes", isa.split_sixteens([a, b])[0]),
+            ("upper bytes", isa.split_sixteens([a, b])[1]),
         ];
         let mut out = vec![];
         for (name, word) in words {
@@ -99,6 +101,8 @@ fn words_mean_what_they_say() {
     assert_eq!(find("fours")[20..24], a[4..8]);
     assert_eq!(find("second_fours")[..8], [32, 40, 48, 56, 96, 104, 112, 120]);
     assert_eq!(find("second_bytes")[..4], [8, 24, 40, 56]);
+    assert_eq!((find("lower bytes")[..3].to_vec(), find("lower bytes")[16]), (vec![0, 16, 32], 0x81));
+    assert_eq!((find("upper bytes")[..3].to_vec(), find("upper bytes")[16]), (vec![8, 24, 40], 0x81));
     // 0x18100800 in sevens: 0x00, 0x10, 0x40, 0xc0 & 0x7f ...
     assert_eq!(find("sevens")[..4], [0x00, 0x10, 0x40, 0x40]);
     assert_eq!(find("negate_where"), find("negate"));

@@ -3,11 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
+use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
 use gristmill_kernels::{Mismatch, Output};
 
 use super::attend::Failed;
-use super::{Cpu, WORTH_SHARING, Workspace, grow, internal};
+use super::{Cpu, WORTH_SHARING, Workspace, internal};
 use crate::Result;
 use crate::backend::{Act, Grouped, Slots};
 
@@ -21,7 +21,7 @@ impl Cpu<'_> {
         let mut places: Vec<Place> = Vec::with_capacity(slots.runs.len());
         let mut ends = [0; 3];
         for (_, run) in &slots.runs {
-            let layout = Layout::new(form, width, run.len())?;
+            let layout = Layout::new(level, form, width, run.len())?;
             places.push((layout, ends));
             for (end, len) in ends.iter_mut().zip(layout.total_lens()) {
                 *end += len;
@@ -31,12 +31,9 @@ impl Cpu<'_> {
         let data = floats.get(x.slot).and_then(|data| data.get(..x.rows * width)).unwrap_or_default();
         // What lies there is no longer in the order of any one matrix.
         quantized.of = None;
-        const WHAT: &str = "activations of experts";
-        grow(&mut quantized.codes, ends[0], WHAT)?;
-        grow(&mut quantized.scales, ends[1], WHAT)?;
-        grow(&mut quantized.sums, ends[2], WHAT)?;
+        quantized.grow(ends, "activations of experts")?;
         let (mut codes, mut scales, mut sums) =
-            (&mut *quantized.codes, &mut *quantized.scales, &mut *quantized.sums);
+            (bytemuck::cast_slice_mut(&mut quantized.codes), &mut *quantized.scales, &mut *quantized.sums);
         let mut jobs = Vec::new();
         for ((_, run), (layout, _)) in slots.runs.iter().zip(&places) {
             let columns = data.get(run.start * width..run.end * width).unwrap_or_default();
@@ -75,7 +72,7 @@ impl Cpu<'_> {
             return Err(internal("slots of experts that do not belong to their activations"));
         }
         let places = if form == Form::Floats { Vec::new() } else { self.quantize_runs(x, form, slots)? };
-        self.make_scratch(SCRATCH_LEN)?;
+        self.make_scratch(scratch_len(x.rows))?;
         let (act, mut data) = self.make(x.rows, expert_rows)?;
         let Workspace { slots: floats, quantized, scratch, .. } = &*self.work;
         let floats = floats.get(x.slot).map(Vec::as_slice).unwrap_or_default();
@@ -101,7 +98,7 @@ impl Cpu<'_> {
                     let [code_count, scale_count, sum_count] = layout.total_lens();
                     Columns::quantized(
                         layout,
-                        quantized.codes.get(codes..codes + code_count)?,
+                        bytemuck::cast_slice(&quantized.codes).get(codes..codes + code_count)?,
                         quantized.scales.get(scales..scales + scale_count)?,
                         quantized.sums.get(sums..sums + sum_count)?,
                     )

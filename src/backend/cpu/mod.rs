@@ -11,7 +11,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::product::{self, PANEL_ROWS, SCRATCH_LEN, multiply};
+use gristmill_kernels::attention::Line;
+use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
 use gristmill_kernels::{Mismatch, Output, activation, norm, rope};
@@ -44,7 +45,7 @@ impl Workspace {
         let Quantized { codes, scales, sums, .. } = &self.quantized;
         slots
             + scratch.sum::<usize>()
-            + codes.capacity()
+            + codes.capacity() * size_of::<Line>()
             + floats(scales)
             + sums.capacity() * size_of::<i32>()
     }
@@ -55,9 +56,19 @@ impl Workspace {
 struct Quantized {
     /// Which activations, and in which form; products of one input by several matrices quantize it once.
     of: Option<(Act, Form)>,
-    codes: Vec<i8>,
+    /// From the start of a cache line on, for the units that read whole lines of them.
+    codes: Vec<Line>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+}
+
+impl Quantized {
+    /// Makes sure that there is room for so many codes, scales and sums.
+    fn grow(&mut self, [codes, scales, sums]: [usize; 3], what: &'static str) -> Result<()> {
+        grow(&mut self.codes, codes.div_ceil(size_of::<Line>()), what)?;
+        grow(&mut self.scales, scales, what)?;
+        grow(&mut self.sums, sums, what)
+    }
 }
 
 /// The operations of one pass.
@@ -197,25 +208,18 @@ impl<'a> Cpu<'a> {
             return Ok(());
         }
         let (level, width) = (self.level, x.width.max(1));
-        let layout = Layout::new(form, width, x.rows)?;
+        let layout = Layout::new(level, form, width, x.rows)?;
         let Workspace { slots, quantized, .. } = &mut *self.work;
         let data = slots.get(x.slot).map(Vec::as_slice).unwrap_or_default();
         if data.len() != x.rows * x.width {
             return Err(internal("activations of no whole number of rows"));
         }
         quantized.of = None;
-        const WHAT: &str = "activations";
-        let [codes, scales, sums] = layout.total_lens();
-        grow(&mut quantized.codes, codes, WHAT)?;
-        grow(&mut quantized.scales, scales, WHAT)?;
-        grow(&mut quantized.sums, sums, WHAT)?;
-        quantized.codes.truncate(codes);
-        quantized.scales.truncate(scales);
-        quantized.sums.truncate(sums);
+        quantized.grow(layout.total_lens(), "activations")?;
         let [codes, scales, sums] = layout.lens();
         let columns: Vec<_> = data
             .chunks(width * layout.together())
-            .zip(quantized.codes.chunks_exact_mut(codes))
+            .zip(bytemuck::cast_slice_mut(&mut quantized.codes).chunks_exact_mut(codes))
             .zip(quantized.scales.chunks_exact_mut(scales))
             .zip(quantized.sums.chunks_exact_mut(sums))
             .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
@@ -242,15 +246,22 @@ impl<'a> Cpu<'a> {
         let form =
             product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
         self.quantize(x, form)?;
-        self.make_scratch(SCRATCH_LEN)?;
+        self.make_scratch(scratch_len(x.rows))?;
         let Workspace { slots, quantized, scratch, .. } = &*self.work;
         let columns = match form {
             Form::Floats => {
                 Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
             }
             _ => {
-                let layout = Layout::new(form, x.width, x.rows)?;
-                Columns::quantized(layout, &quantized.codes, &quantized.scales, &quantized.sums)?
+                let layout = Layout::new(self.level, form, x.width, x.rows)?;
+                let [codes, scales, sums] = layout.total_lens();
+                let all_codes = bytemuck::cast_slice(&quantized.codes);
+                match (all_codes.get(..codes), quantized.scales.get(..scales), quantized.sums.get(..sums)) {
+                    (Some(codes), Some(scales), Some(sums)) => {
+                        Columns::quantized(layout, codes, scales, sums)?
+                    }
+                    _ => return Err(internal("activations that were not quantized")),
+                }
             }
         };
         let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);

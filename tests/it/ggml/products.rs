@@ -7,7 +7,7 @@
 use gristmill::ggml::{self, Threads, Weights};
 use gristmill_kernels::Output;
 use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::product::{SCRATCH_LEN, form, multiply};
+use gristmill_kernels::product::{form, multiply, scratch_len};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
 
@@ -151,7 +151,7 @@ fn ours(level: Level, case: &Case, x: &[f32]) -> Vec<f32> {
     let columns = if form == Form::Floats {
         Columns::floats(x, COLS)
     } else {
-        let layout = Layout::new(form, COLS, x.len() / COLS).unwrap();
+        let layout = Layout::new(level, form, COLS, x.len() / COLS).unwrap();
         let [n_codes, n_scales, n_sums] = layout.lens();
         for x in x.chunks(COLS * layout.together()) {
             let (mut c, mut d, mut s) = (vec![0; n_codes], vec![0.0; n_scales], vec![0; n_sums]);
@@ -163,7 +163,7 @@ fn ours(level: Level, case: &Case, x: &[f32]) -> Vec<f32> {
         Columns::quantized(layout, &codes, &scales, &sums)
     };
     let mut out = vec![f32::NAN; x.len() / COLS * ROWS];
-    let mut scratch = vec![0.0; SCRATCH_LEN];
+    let mut scratch = vec![0.0; scratch_len(x.len() / COLS)];
     let output = Output::new(&mut out, ROWS).unwrap();
     multiply(level, case.ty, case.bytes, columns.unwrap(), &mut scratch, output).unwrap();
     out
