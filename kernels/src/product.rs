@@ -20,6 +20,9 @@ macro_rules! form {
     (plain) => {
         Form::Floats
     };
+    (sixteens) => {
+        Form::Sixteens
+    };
     (scaled) => {
         Form::Scaled
     };
@@ -155,6 +158,7 @@ macro_rules! integer_path {
 }
 
 impl Product<'_, '_> {
+    integer_path!(sixteens, quant::Scaled, ScaledRows, ScaledPanel);
     integer_path!(scaled, quant::Scaled, ScaledRows, ScaledPanel);
     integer_path!(superblocks, quant::Superblock, SuperblockRows, SuperblockPanel);
 
