@@ -2,7 +2,8 @@
 //!
 //! Formats with integer codes multiply codes with codes, so the activations of a product are first quantized to 8
 //! bits: the scale is the largest magnitude over 127, the codes are rounded to the nearest, ties to even. One scale
-//! serves 32 activations ([`Form::Scaled`]) or 256 ([`Form::Superblocks`]), as the format of the weights demands.
+//! serves 16 activations ([`Form::Sixteens`]), 32 ([`Form::Scaled`]) or 256 ([`Form::Superblocks`]), as the format of the
+//! weights demands.
 //! A NaN or infinity among the activations makes its scale NaN or infinite, and so reaches the result.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,8 @@ use crate::simd::{Isa, Level};
 pub enum Form {
     /// As they are.
     Floats,
+    /// 8-bit codes, a scale and a sum of codes for every 16.
+    Sixteens,
     /// 8-bit codes, a scale and a sum of codes for every 32.
     Scaled,
     /// 8-bit codes, a scale for every 256 and the sums of codes of a superblock ([`Sums`]).
@@ -33,19 +36,26 @@ pub struct Sums {
 }
 
 impl Form {
-    /// Activations that share a scale; the length of a column is a multiple of it.
+    /// Activations that share a scale.
     pub const fn block_len(self) -> usize {
         match self {
             Form::Floats => 1,
+            Form::Sixteens => 16,
             Form::Scaled => 32,
             Form::Superblocks => 256,
         }
+    }
+
+    /// The length of a column is a multiple of it.
+    const fn unit(self) -> usize {
+        if matches!(self, Form::Sixteens) { 64 } else { self.block_len() }
     }
 
     /// Numbers of 32 bits that the sums of `len` activations take.
     pub const fn sums_len(self, len: usize) -> usize {
         match self {
             Form::Floats => 0,
+            Form::Sixteens => len / 16,
             Form::Scaled => len / 32,
             Form::Superblocks => len / 256 * (size_of::<Sums>() / 4),
         }
@@ -59,10 +69,10 @@ pub(crate) const INTERLEAVED: usize = 4;
 
 /// How columns of codes lie in memory.
 ///
-/// Few columns lie one behind the other; with a scale for each 32 codes, each 64 codes lie by sixteens in the order 0, 2,
-/// 1, 3, as decode takes them. Of many columns, each four are interleaved: four codes of each, block by block a
-/// scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for each 32, 64 codes of each
-/// otherwise. Columns that are missing at the end are zeros.
+/// Few columns lie one behind the other, each 64 codes as decode takes them: with a scale for each 32 by sixteens in the order
+/// 0, 2, 1, 3, with a scale for each 16 by eights, the even ones first. Of many columns, each four are interleaved: four codes
+/// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
+/// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
@@ -75,13 +85,13 @@ impl Layout {
     /// For `count` columns of `len` activations each, to be multiplied on `level`.
     ///
     /// # Errors
-    /// [`Mismatch`] where the form is [`Form::Floats`] or `len` is not a multiple of the form's block.
+    /// [`Mismatch`] where the form is [`Form::Floats`] or `len` is no number of whole blocks of weights.
     pub fn new(level: Level, form: Form, len: usize, count: usize) -> Result<Self, Mismatch> {
-        let block = form.block_len();
-        if form == Form::Floats || len == 0 || !len.is_multiple_of(block) {
-            return Err(Mismatch { what: "activations of whole blocks", expected: block, found: len });
+        let unit = form.unit();
+        if form == Form::Floats || len == 0 || !len.is_multiple_of(unit) {
+            return Err(Mismatch { what: "activations of whole blocks", expected: unit, found: len });
         }
-        Ok(Layout { form, len, count, together: together(level, count) })
+        Ok(Layout { form, len, count, together: together(level, form, count) })
     }
 
     /// Columns that are quantized together: 1, 4 or 16.
@@ -120,11 +130,11 @@ impl Layout {
     }
 }
 
-/// How many of `count` columns lie together on `level`.
-pub(crate) fn together(level: Level, count: usize) -> usize {
-    match count {
-        ..PANEL_COLUMNS => 1,
-        _ if level.has_matrix_unit() => SIDE,
+/// How many of `count` columns lie together on `level`. No matrix unit takes 16 weights at a time.
+fn together(level: Level, form: Form, count: usize) -> usize {
+    match form {
+        _ if count < PANEL_COLUMNS => 1,
+        Form::Scaled | Form::Superblocks if level.has_matrix_unit() => SIDE,
         _ => INTERLEAVED,
     }
 }
@@ -149,7 +159,7 @@ pub(crate) struct Interleaved<'a, const N: usize, const K: usize> {
     pub codes: &'a [[[i8; K]; N]],
     /// `[len / block][column]`
     pub scales: &'a [[f32; N]],
-    /// As the form has them: `[len / 32][column]` integers, or `[len / 256][column]` of [`Sums`].
+    /// As the form has them: `[len / block][column]` integers, or `[len / 256][column]` of [`Sums`].
     sums: &'a [i32],
 }
 
@@ -157,7 +167,7 @@ pub(crate) struct Interleaved<'a, const N: usize, const K: usize> {
 pub(crate) type Four<'a> = Interleaved<'a, INTERLEAVED, 4>;
 
 impl<'a, const N: usize, const K: usize> Interleaved<'a, N, K> {
-    /// The sums of each 32 codes.
+    /// The sums of the codes of each block.
     #[inline(always)]
     pub fn sums(&self) -> &'a [[i32; N]] {
         self.sums.as_chunks().0
@@ -225,7 +235,12 @@ impl<'a> Columns<'a> {
 
     /// Whether products on `level` find the columns as they take them.
     pub(crate) fn suit(&self, level: Level) -> bool {
-        self.form == Form::Floats || self.together == together(level, self.count)
+        self.form == Form::Floats || self.together == together(level, self.form, self.count)
+    }
+
+    /// Whether they lie as a matrix unit takes them.
+    pub(crate) fn are_for_matrices(&self) -> bool {
+        self.together == SIDE
     }
 
     /// Column `c` as floats.
@@ -247,10 +262,11 @@ impl<'a> Columns<'a> {
         &self.scales[c * blocks..][..blocks]
     }
 
-    /// The sums of the codes of column `c`, one for each 32 codes; for few columns.
+    /// The sums of the codes of column `c`, one for each block of 16 or 32; for few columns.
     #[inline(always)]
     pub(crate) fn sums(&self, c: usize) -> &'a [i32] {
-        &self.sums[c * (self.len / 32)..][..self.len / 32]
+        let blocks = self.len / self.form.block_len();
+        &self.sums[c * blocks..][..blocks]
     }
 
     /// The sums of the codes of column `c`, for each superblock; for few columns.
@@ -322,17 +338,21 @@ impl Task for Quantize<'_> {
     fn run<I: Isa>(self, isa: I) {
         let Layout { form, len, .. } = self.layout;
         let (together, run) = (self.layout.together(), self.layout.run());
-        let block = form.block_len();
+        // Sixteens come by twos.
+        let block = form.block_len().max(32);
         for (column, x) in self.x.chunks_exact(len).enumerate() {
             for (i, x) in x.chunks_exact(block).enumerate() {
                 let x = x.as_chunks::<8>().0.as_chunks::<4>().0;
-                let mut largest = isa.splat(0.0);
-                for x in x.as_flattened() {
-                    largest = isa.max_magnitudes(largest, isa.floats(x));
+                let mut inverse = [0.0; 2];
+                if let (Form::Sixteens, Some(x)) = (form, x.first()) {
+                    for (half, x) in x.chunks_exact(2).enumerate() {
+                        let scale = &mut self.scales[(2 * i + half) * together + column];
+                        (*scale, inverse[half]) = scale_of(isa, x);
+                    }
+                } else {
+                    let (scale, of_all) = scale_of(isa, x.as_flattened());
+                    (self.scales[i * together + column], inverse) = (scale, [of_all; 2]);
                 }
-                let largest = isa.max_magnitude(largest);
-                let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-                self.scales[i * together + column] = largest / 127.0;
                 let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8] };
                 for (part, x) in x.iter().enumerate() {
                     let rounded = code_floats(isa, x, inverse);
@@ -343,6 +363,11 @@ impl Task for Quantize<'_> {
                         let sixteens = self.codes[at / 64 * 64..][..64].as_chunks_mut::<16>().0;
                         let [first, last] = bytemuck::cast(codes);
                         (sixteens[i % 2], sixteens[2 + i % 2]) = (first, last);
+                    } else if together == 1 && form == Form::Sixteens {
+                        let eights = self.codes[at / 64 * 64..][..64].as_chunks_mut::<8>().0;
+                        for (j, codes) in codes.as_chunks().0.iter().enumerate() {
+                            eights[4 * (j % 2) + 2 * (i % 2) + j / 2] = *codes;
+                        }
                     } else if together == 1 {
                         self.codes[at..][..32].copy_from_slice(&codes);
                     } else if run < codes.len() {
@@ -357,11 +382,18 @@ impl Task for Quantize<'_> {
                     }
                     let even = isa.sum(isa.add(rounded[0], rounded[1])) as i16;
                     let odd = isa.sum(isa.add(rounded[2], rounded[3])) as i16;
-                    if form == Form::Scaled {
-                        self.sums[i * together + column] = i32::from(even) + i32::from(odd);
-                    } else {
-                        of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
-                        of_superblock.of_32[part] = even + odd;
+                    match form {
+                        Form::Sixteens => {
+                            self.sums[2 * i * together + column] = even.into();
+                            self.sums[(2 * i + 1) * together + column] = odd.into();
+                        }
+                        Form::Scaled => {
+                            self.sums[i * together + column] = i32::from(even) + i32::from(odd);
+                        }
+                        _ => {
+                            of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
+                            of_superblock.of_32[part] = even + odd;
+                        }
                     }
                 }
                 if form == Form::Superblocks {
@@ -372,13 +404,24 @@ impl Task for Quantize<'_> {
     }
 }
 
-/// 32 activations times `inverse`, rounded and kept within -127 to 127 (NaN becomes -127).
+/// The scale of activations that share it, and what they are multiplied with to be codes.
 #[inline(always)]
-fn code_floats<I: Isa>(isa: I, x: &[[f32; 8]; 4], inverse: f32) -> [I::Floats; 4] {
-    let (inverse, limit) = (isa.splat(inverse), isa.splat(127.0));
+fn scale_of<I: Isa>(isa: I, x: &[[f32; 8]]) -> (f32, f32) {
+    let mut largest = isa.splat(0.0);
+    for x in x {
+        largest = isa.max_magnitudes(largest, isa.floats(x));
+    }
+    let largest = isa.max_magnitude(largest);
+    (largest / 127.0, if largest == 0.0 { 0.0 } else { 127.0 / largest })
+}
+
+/// 32 activations, each sixteen times its `inverse`, rounded and kept within -127 to 127 (NaN becomes -127).
+#[inline(always)]
+fn code_floats<I: Isa>(isa: I, x: &[[f32; 8]; 4], inverse: [f32; 2]) -> [I::Floats; 4] {
+    let limit = isa.splat(127.0);
     let mut rounded = [limit; 4];
-    for (rounded, x) in rounded.iter_mut().zip(x) {
-        let scaled = isa.round(isa.mul(isa.floats(x), inverse));
+    for (i, (rounded, x)) in rounded.iter_mut().zip(x).enumerate() {
+        let scaled = isa.round(isa.mul(isa.floats(x), isa.splat(inverse[i / 2])));
         *rounded = isa.min(isa.max(scaled, isa.splat(-127.0)), limit);
     }
     rounded

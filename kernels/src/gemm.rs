@@ -51,7 +51,7 @@ pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: P
     let fit = if panel.kind.codes == Codes::Signed { 8 } else { panel.kind.codes.sums_in_16_bits() };
     let steps = if level.run(HasDots) { 8 } else { fit }.min(panel.kind.group / 4);
     match (steps, panel.kind.width) {
-        _ if level.has_matrix_unit() => gemm_matrix::multiply(level, panel, x, place, out),
+        _ if panel.kind.matrices => gemm_matrix::multiply(level, panel, x, place, out),
         (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place, out }),
         (8, _) => level.run(Multiply::<8> { panel, x, place, out }),
         (4, _) => level.run(Multiply::<4> { panel, x, place, out }),
@@ -129,7 +129,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         }
         let sums = match self.panel.kind.superblocks {
             true => self.superblocks(isa, &x, values),
-            false => self.scaled(isa, &x),
+            // Codes of which four steps fit a group: no others come in groups of 16.
+            false if STEPS == 4 && self.panel.kind.group == 16 => self.scaled::<I, F, 16>(isa, &x),
+            false => self.scaled::<I, F, 32>(isa, &x),
         };
         for (column, &sum) in (first..count).zip(sums.as_flattened()) {
             add_span(isa, sum, &mut self.out.column(column)[row..][..rows], start == 0);
@@ -214,9 +216,13 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         mins
     }
 
-    /// The sums of the span's parts.
+    /// The sums of the span's parts of `GROUP` weights.
     #[inline(always)]
-    fn scaled<I: Isa, const F: usize>(&self, isa: I, x: &[Four<'_>; F]) -> Tile<I::RowFloats, F> {
+    fn scaled<I: Isa, const F: usize, const GROUP: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+    ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
         let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
         if STEPS == 0 {
@@ -224,7 +230,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         }
         // A tile for each of a span's eight accumulators; they live in the first-level cache.
         let mut parts = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; 8];
-        for part in 0..len / 32 {
+        for part in 0..len / GROUP {
             // Nothing that may fail stands between the products and their use: the compiler would move the use, and
             // load all that it needs long before.
             let row_scales = isa.row_floats(&self.panel.scales[part]);
@@ -234,7 +240,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             if STEPS == 0 {
                 self.wide_products(isa, &wide, part, &mut dots);
             } else {
-                for chunk in 8 / STEPS * part..8 / STEPS * (part + 1) {
+                for chunk in GROUP / 4 / STEPS * part..GROUP / 4 / STEPS * (part + 1) {
                     let sums = self.products::<I, F>(isa, x, chunk);
                     for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
                         *dots = isa.add_rows(*dots, isa.widen_sums(sums));

@@ -9,9 +9,9 @@
 //! - **Superblock**: the sum, in order and from zero, of spans of [`SPAN`] weights: `(v0 + v1) + (v2 + v3)`, where `v` of a
 //!   superblock is its whole integer sum times its scale, or, if the format has minimums, a fused multiply-add of that to
 //!   the product of theirs; 0 for superblocks behind the row's end.
-//! - **Scaled**: the sum, in order and from zero, of spans of [`SPAN`] weights. A span has eight accumulators; its part
-//!   `k` (32 weights) goes to accumulator `k mod 8` as a fused multiply-add of its integer sum, then of its minimum; one
-//!   tree ([`Isa::sum`]) at the end.
+//! - **Scaled**: the sum, in order and from zero, of spans of [`SPAN`] weights. A span has eight accumulators; its group
+//!   `k` (32 weights, or 16) goes to accumulator `k mod 8` as a fused multiply-add of its integer sum, then of its minimum;
+//!   one tree ([`Isa::sum`]) at the end.
 //! - **Plain**: the sum, in order and from zero, of spans of [`SPAN`] weights, made floats and padded with zeros to a
 //!   multiple of 32. Weight `k` of a span goes to accumulator `k mod 32`; the four registers of eight are added as
 //!   `(0+1) + (2+3)`, then by [`Isa::sum`].
@@ -20,7 +20,7 @@
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
-use crate::simd::{Isa, scalar};
+use crate::simd::Isa;
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
 pub(crate) const SPAN: usize = 1024;
@@ -155,9 +155,11 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
 ) -> [[f32; C]; TOGETHER] {
     let mut total = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
-    let codes: [_; C] = core::array::from_fn(|c| x.codes(first + c));
-    let scales: [_; C] = core::array::from_fn(|c| x.scales(first + c));
-    let sums: [_; C] = core::array::from_fn(|c| x.sums(first + c));
+    let mut columns = [Coded::default(); C];
+    for c in 0..C {
+        columns[c] =
+            Coded { codes: x.codes(first + c), scales: x.scales(first + c), sums: x.sums(first + c) };
+    }
     for start in (0..len).step_by(SPAN / B::LEN) {
         for (r, row) in rows.iter().enumerate().take(TOGETHER) {
             let blocks = &row[start..len.min(start + SPAN / B::LEN)];
@@ -166,72 +168,23 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
             let mut part = start * B::PARTS;
             for blocks in eights.by_ref() {
                 prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                let mut dots = [[isa.zero_ints(); 4]; C];
-                for pair in 0..4 {
-                    let w = two_parts(isa, blocks, pair);
-                    for c in 0..C {
-                        let x = &codes[c][part..][..8].as_chunks::<2>().0[pair];
-                        dots[c][pair] =
-                            dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
-                    }
-                }
-                let row_scales = eight(isa, |i| blocks[i / B::PARTS].scale());
-                for c in 0..C {
-                    let mut dots = isa.sum_halves(&dots[c]);
-                    let sums = isa.ints(&sums[c][part..].as_chunks().0[0]);
-                    let dx = isa.floats(&scales[c][part..].as_chunks().0[0]);
-                    if B::OFFSET != 0 {
-                        dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
-                    }
-                    acc[c] = isa.fma(isa.to_floats(dots), isa.mul(row_scales, dx), acc[c]);
-                    if B::MINS {
-                        let mins = eight(isa, |i| blocks[i / B::PARTS].min());
-                        acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(sums)), acc[c]);
-                    }
-                }
+                add_eight(isa, blocks, &columns, part, &mut acc);
                 part += 8;
             }
             let left = eights.remainder();
             if !left.is_empty() {
+                // Eight parts again, with zeros behind the end: they change no sum.
+                let mut blocks = [B::zeroed(); 8];
+                blocks[..left.len()].copy_from_slice(left);
+                let mut padded = [Padded::default(); C];
                 for c in 0..C {
-                    let mut lanes = [0.0; 8];
-                    isa.store(acc[c], &mut lanes);
-                    let parts = left.len() * B::PARTS;
-                    for pair in 0..parts.div_ceil(2) {
-                        let mut halves = [isa.zero_ints(); 4];
-                        let x = &codes[c][part + 2 * pair..];
-                        halves[0] = if 2 * pair + 1 < parts {
-                            let x = [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])];
-                            dot_two(isa, B::CODES, two_parts(isa, left, pair), x)
-                        } else {
-                            // The last part of all, with nothing beside it: its halves are lane 0's and lane 1's.
-                            let zero = isa.splat_byte(0);
-                            let w = left[2 * pair / B::PARTS].load_codes(isa, 2 * pair % B::PARTS);
-                            let all = isa.sum_ints(dot_two(
-                                isa,
-                                B::CODES,
-                                [w, zero],
-                                [isa.signed_bytes(&x[0]), zero],
-                            ));
-                            let mut lanes = [0; 8];
-                            lanes[0] = all;
-                            isa.ints(&lanes)
-                        };
-                        let mut dots = [0.0; 8];
-                        isa.store(isa.to_floats(isa.sum_halves(&halves)), &mut dots);
-                        for i in 2 * pair..parts.min(2 * pair + 2) {
-                            let (block, sum, dx) =
-                                (&left[i / B::PARTS], sums[c][part + i], scales[c][part + i]);
-                            // Integers below 2^24: floats hold them and their differences exactly.
-                            let dot = dots[i % 2] - (B::OFFSET * sum) as f32;
-                            lanes[i] = scalar::fma(dot, first_of(isa, block.scale()) * dx, lanes[i]);
-                            if B::MINS {
-                                lanes[i] = scalar::fma(first_of(isa, block.min()), dx * sum as f32, lanes[i]);
-                            }
-                        }
-                    }
-                    acc[c] = isa.floats(&lanes);
+                    padded[c].fill::<B>(columns[c], part, left.len() * B::PARTS);
                 }
+                let mut ends = [Coded::default(); C];
+                for (end, padded) in ends.iter_mut().zip(&padded) {
+                    *end = Coded { codes: &padded.codes, scales: &padded.scales, sums: &padded.sums };
+                }
+                add_eight(isa, &blocks[..8 / B::PARTS], &ends, 0, &mut acc);
             }
             for c in 0..C {
                 total[r][c] += isa.sum(acc[c]);
@@ -239,6 +192,79 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
         }
     }
     total
+}
+
+/// A column for scaled blocks: codes by parts of 32, a scale and a sum for each group.
+#[derive(Clone, Copy, Default)]
+struct Coded<'a> {
+    codes: &'a [[i8; 32]],
+    scales: &'a [f32],
+    sums: &'a [i32],
+}
+
+/// The end of such a column, with zeros behind it.
+#[derive(Clone, Copy, Default)]
+struct Padded {
+    codes: [[i8; 32]; 8],
+    scales: [f32; 16],
+    sums: [i32; 16],
+}
+
+impl Padded {
+    /// Takes the last `parts` parts of `x`, those from `part` on.
+    fn fill<B: Scaled>(&mut self, x: Coded<'_>, part: usize, parts: usize) {
+        self.codes[..parts].copy_from_slice(&x.codes[part..][..parts]);
+        if parts % 2 == 1 {
+            // It lies in its order; with another beside it its sixteens would be apart.
+            let [first, last] = bytemuck::cast::<_, [[i8; 16]; 2]>(self.codes[parts - 1]);
+            self.codes[parts - 1] = bytemuck::cast([first, [0; 16]]);
+            self.codes[parts] = bytemuck::cast([last, [0; 16]]);
+        }
+        let (group, groups) = (part * 32 / B::GROUP, parts * 32 / B::GROUP);
+        self.scales[..groups].copy_from_slice(&x.scales[group..][..groups]);
+        self.sums[..groups].copy_from_slice(&x.sums[group..][..groups]);
+    }
+}
+
+/// Adds the products of eight parts, those of the columns from `part` on, to the eight accumulators of each column.
+#[inline(always)]
+fn add_eight<I: Isa, B: Scaled, const C: usize>(
+    isa: I,
+    blocks: &[B],
+    x: &[Coded<'_>; C],
+    part: usize,
+    acc: &mut [I::Floats; C],
+) {
+    let mut dots = [[isa.zero_ints(); 4]; C];
+    for pair in 0..4 {
+        let w = two_parts(isa, blocks, pair);
+        for c in 0..C {
+            let x = &x[c].codes[part..][..8].as_chunks::<2>().0[pair];
+            dots[c][pair] = dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
+        }
+    }
+    // Eight groups at a time.
+    for turn in 0..32 / B::GROUP {
+        let group = 32 / B::GROUP * part + 8 * turn;
+        let of_block = B::LEN / B::GROUP;
+        let row_scales = eight(isa, |i| blocks[(8 * turn + i) / of_block].scale((8 * turn + i) % of_block));
+        for c in 0..C {
+            let mut dots = match B::GROUP {
+                16 => isa.sum_pairs(dots[c][2 * turn], dots[c][2 * turn + 1]),
+                _ => isa.sum_halves(&dots[c]),
+            };
+            let sums = isa.ints(&x[c].sums[group..].as_chunks().0[0]);
+            let dx = isa.floats(&x[c].scales[group..].as_chunks().0[0]);
+            if B::OFFSET != 0 {
+                dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
+            }
+            acc[c] = isa.fma(isa.to_floats(dots), isa.mul(row_scales, dx), acc[c]);
+            if B::MINS {
+                let mins = eight(isa, |i| blocks[i / B::PARTS].min());
+                acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(sums)), acc[c]);
+            }
+        }
+    }
 }
 
 /// Rows of any format, made floats, times `C` columns from column `first` on.
@@ -346,14 +372,6 @@ fn dot_two<I: Isa>(isa: I, codes: Codes, w: [I::Bytes; 2], x: [I::Bytes; 2]) -> 
         Codes::Unsigned(_) => isa.dot_two_unsigned(w, x),
         Codes::Signed => isa.dot_two_signed(w, x),
     }
-}
-
-/// One scale, read as [`eight`] reads it.
-#[inline(always)]
-fn first_of<I: Isa>(isa: I, scale: Scale) -> f32 {
-    let mut eight_of = [0.0; 8];
-    isa.store(eight(isa, |_| scale), &mut eight_of);
-    eight_of[0]
 }
 
 /// `a * offset`, for offsets that are powers of two up to 64.

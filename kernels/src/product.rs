@@ -20,6 +20,9 @@ macro_rules! form {
     (plain) => {
         Form::Floats
     };
+    (sixteens) => {
+        Form::Sixteens
+    };
     (scaled) => {
         Form::Scaled
     };
@@ -140,7 +143,7 @@ macro_rules! integer_path {
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
             while let Some(Span { row, rows, first, count }) = spans.next() {
                 let Scratch { panel: scratch, sums } = &mut self.scratch;
-                let matrices = level.has_matrix_unit();
+                let matrices = x.are_for_matrices();
                 let panel =
                     level.run($panel(Unpack { matrices, rows, row_blocks, first, count, scratch }))?;
                 if let Some(&Span { rows, first, count, .. }) = spans.peek() {
@@ -193,6 +196,7 @@ impl Task for Deliver<'_, '_> {
 }
 
 impl Product<'_, '_> {
+    integer_path!(sixteens, quant::Scaled, ScaledRows, ScaledPanel);
     integer_path!(scaled, quant::Scaled, ScaledRows, ScaledPanel);
     integer_path!(superblocks, quant::Superblock, SuperblockRows, SuperblockPanel);
 

@@ -68,6 +68,8 @@ pub(crate) struct Kind {
     /// Weights that share a group scale.
     pub group: usize,
     pub width: Width,
+    /// Whether the panel is for a matrix unit.
+    pub matrices: bool,
 }
 
 /// How codes lie in a panel.
@@ -97,11 +99,11 @@ impl Kind {
             Codes::Signed => (Width::Shorts, 0, 0),
             Codes::Unsigned(_) => (Width::Bytes, 0, offset),
         };
-        Kind { superblocks, codes, shift: shift as u8, offset, mins, group, width }
+        Kind { superblocks, codes, shift: shift as u8, offset, mins, group, width, matrices }
     }
 
     fn of_scaled<I: Isa, B: Scaled>(matrices: bool) -> Self {
-        Self::new::<I>(matrices, false, B::CODES, B::OFFSET, B::MINS, 32)
+        Self::new::<I>(matrices, false, B::CODES, B::OFFSET, B::MINS, B::GROUP)
     }
 
     fn of_superblocks<I: Isa, B: Superblock>(matrices: bool) -> Self {
@@ -120,11 +122,11 @@ pub(crate) struct Panel<'a> {
     pub len: usize,
     /// As [`Width`] says.
     pub codes: &'a mut [[[u8; 4]; ROWS]],
-    /// Superblocks: the scale of each group, twice for each row: `[len / group][row][2]`.
+    /// Superblocks: the integer scale of each group, twice for each row: `[len / group][row][2]`.
     pub group_scales: &'a mut [[[i16; 2]; ROWS]],
     /// Superblocks: the minimums (or the scales times the offset) of each two groups: `[len / group / 2][row][2]`.
     pub group_mins: &'a mut [[[i16; 2]; ROWS]],
-    /// `[len / block][row]`
+    /// `[len / 256][row]` of superblocks, else `[len / group][row]`
     pub scales: &'a mut [[f32; ROWS]],
     /// What the minimums (of superblocks: negative) are multiplied with: `[len / block][row]`
     pub mins: &'a mut [[f32; ROWS]],
@@ -141,7 +143,7 @@ impl<'a> Panel<'a> {
         if scratch.len() < PANEL_LEN || len > SPAN {
             return Err(Mismatch { what: "floats of a panel", expected: PANEL_LEN, found: scratch.len() });
         }
-        let block = if kind.superblocks { 256 } else { 32 };
+        let block = if kind.superblocks { 256 } else { kind.group };
         let groups = if kind.superblocks && kind.width == Width::Bytes { len / kind.group } else { 0 };
         let pairs = if kind.has_group_mins() { len / kind.group / 2 } else { 0 };
         let (codes, rest) = scratch.split_at_mut(len / if kind.width == Width::Bytes { 4 } else { 2 } * ROWS);
@@ -245,7 +247,11 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
         for block in 0..self.count {
             for half in 0..2 {
                 let row = |i: usize| &rows[8 * half + i][block];
-                let scales = eight(isa, |i| row(i).scale());
+                for group in 0..B::LEN / B::GROUP {
+                    let scales = eight(isa, |i| row(i).scale(group));
+                    let at = block * (B::LEN / B::GROUP) + group;
+                    isa.store(scales, &mut panel.scales[at].as_chunks_mut().0[half]);
+                }
                 for part in 0..B::PARTS {
                     let mut codes = [isa.splat_byte(0); 8];
                     for (i, codes) in codes.iter_mut().enumerate() {
@@ -253,7 +259,6 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     }
                     let at = block * B::PARTS + part;
                     panel.put_codes(isa, at, half, codes, None);
-                    isa.store(scales, &mut panel.scales[at].as_chunks_mut().0[half]);
                     if B::MINS {
                         let mins = eight(isa, |i| row(i).min());
                         isa.store(mins, &mut panel.mins[at].as_chunks_mut().0[half]);

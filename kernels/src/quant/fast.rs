@@ -70,7 +70,7 @@ macro_rules! unpack_eights {
 }
 pub(crate) use unpack_eights;
 
-/// Formats whose every 32 weights have one float scale: `w = scale (code - OFFSET) + min`.
+/// Formats whose every 32 weights, or 16, have one float scale: `w = scale (code - OFFSET) + min`.
 pub trait Scaled: Block {
     /// The range of the codes.
     const CODES: Codes;
@@ -78,18 +78,21 @@ pub trait Scaled: Block {
     const OFFSET: i32 = 0;
     /// Whether the format has minimums.
     const MINS: bool = false;
+    /// Weights that share a scale: 32; or 16, and then there are no minimums.
+    const GROUP: usize = 32;
     /// Parts of 32 weights in a block: 1, 2, 4 or 8.
     const PARTS: usize = Self::LEN / 32;
 
     /// The codes of part `part`.
     fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
-    /// The codes of a part of each of two blocks: the first sixteen of both, and the last sixteen of both.
+    /// The codes of a part of each of two blocks: the first sixteen of both, and the last sixteen of both. Where groups are of
+    /// 16: of the two parts of a block, their even eights and their odd ones.
     #[inline(always)]
     fn load_two<I: Isa>(isa: I, a: (&Self, usize), b: (&Self, usize)) -> [I::Bytes; 2] {
         isa.exchange(a.0.load_codes(isa, a.1), b.0.load_codes(isa, b.1))
     }
-    /// The scale.
-    fn scale(&self) -> Scale;
+    /// The scale of group `group`.
+    fn scale(&self, group: usize) -> Scale;
     /// The minimum.
     fn min(&self) -> Scale {
         Scale::Float(0.0)

@@ -65,7 +65,7 @@ impl Scaled for Iq4Nl {
         [isa.lookup(&LEVELS, low), isa.lookup(&LEVELS, high)]
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
 }

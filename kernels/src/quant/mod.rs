@@ -58,8 +58,8 @@ pub use ggml_type::GgmlType;
 
 /// Calls the macro `$with` with every computable format, as `file::Block: path`: the one list of them.
 ///
-/// The path names the loops of products: `scaled` (then the block is [`Scaled`]), `superblocks` ([`Superblock`]) or
-/// `plain` (in floats, for every format).
+/// The path names the loops of products: `scaled` (then the block is [`Scaled`]; `sixteens` where its groups are of 16),
+/// `superblocks` ([`Superblock`]) or `plain` (in floats, for every format).
 macro_rules! for_each_format {
     ($with:ident) => {
         $with! {
@@ -95,8 +95,7 @@ macro_rules! for_each_format {
             tq1_0::Tq1_0: superblocks,
             tq2_0::Tq2_0: superblocks,
             mxfp4::Mxfp4: scaled,
-            // A float scale for each 16 weights fits neither path of codes.
-            nvfp4::Nvfp4: plain,
+            nvfp4::Nvfp4: sixteens,
             q1_0::Q1_0: scaled,
             q2_0::Q2_0: scaled,
         }

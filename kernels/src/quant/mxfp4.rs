@@ -57,7 +57,7 @@ impl Block for Mxfp4 {
 }
 
 /// The levels, doubled and raised by 16.
-const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+pub(super) const RAISED: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 
 impl Scaled for Mxfp4 {
     const CODES: Codes = Codes::Unsigned(28);
@@ -73,7 +73,7 @@ impl Scaled for Mxfp4 {
         [isa.lookup(&RAISED, low), isa.lookup(&RAISED, high)]
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Float(half_e8m0(self.e))
     }
 }

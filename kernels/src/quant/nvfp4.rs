@@ -9,7 +9,9 @@
 //! w[i] = DOUBLED[q[i]] * (UE4M3(d[i / 16]) / 2)
 //! ```
 
-use super::{Block, GgmlType, mxfp4::DOUBLED};
+use super::fast::Scale;
+use super::mxfp4::{DOUBLED, RAISED};
+use super::{Block, Codes, GgmlType, Scaled};
 use crate::simd::Isa;
 
 /// Half of the UE4M3 scale, to go with [`DOUBLED`]. As in ggml, bit 7 counts for nothing and 0x7f is zero.
@@ -68,23 +70,29 @@ impl Block for Nvfp4 {
             }
         }
     }
+}
+
+impl Scaled for Nvfp4 {
+    const CODES: Codes = Codes::Unsigned(28);
+    const OFFSET: i32 = 16;
+    const GROUP: usize = 16;
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, blocks: &[Self], out: &mut [f32]) {
-        for (block, out) in blocks.iter().zip(out.as_chunks_mut::<64>().0) {
-            let halves = out.as_chunks_mut::<32>().0.iter_mut().zip(block.qs.as_chunks().0);
-            for (half, (out, qs)) in halves.enumerate() {
-                // The first eights of two groups, then their last.
-                let mut levels = [0; 32];
-                let qs: &[[u8; 8]; 2] = qs;
-                isa.store_signed_bytes(isa.lookup(&DOUBLED, isa.nibbles(&bytemuck::cast(*qs))), &mut levels);
-                for (i, levels) in levels.as_chunks().0.iter().enumerate() {
-                    let d = isa.splat(HALF_SCALES[usize::from(block.d[2 * half + i % 2])]);
-                    let to = &mut out.as_chunks_mut().0[2 * (i % 2) + i / 2];
-                    isa.store(isa.mul(isa.code_floats(levels), d), to);
-                }
-            }
-        }
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
+        // The first eights of two groups, then their last.
+        let mut eights = [0; 32];
+        isa.store_bytes(isa.nibbles(bytemuck::cast_ref(&self.qs.as_chunks::<2>().0[part])), &mut eights);
+        let [a, b, c, d]: [[u8; 8]; 4] = bytemuck::cast(eights);
+        isa.lookup(&RAISED, isa.bytes(&bytemuck::cast([a, c, b, d])))
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(isa: I, (block, _): (&Self, usize), _: (&Self, usize)) -> [I::Bytes; 2] {
+        let qs = isa.bytes(bytemuck::cast_ref(&block.qs));
+        [isa.lookup(&RAISED, isa.field::<0, 0x0f>(qs)), isa.lookup(&RAISED, isa.field::<4, 0x0f>(qs))]
+    }
+    #[inline(always)]
+    fn scale(&self, group: usize) -> Scale {
+        Scale::Float(HALF_SCALES[usize::from(self.d[group])])
     }
 }
 

@@ -59,7 +59,7 @@ impl Scaled for Q1_0 {
         isa.and(isa.spread_bits(mask), isa.splat_byte(2))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
 }

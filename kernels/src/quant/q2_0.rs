@@ -57,7 +57,7 @@ impl Scaled for Q2_0 {
         isa.quarters(&self.qs.as_chunks().0[part])
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
 }

@@ -56,7 +56,7 @@ impl Scaled for Q4_0 {
         isa.nibbles_of_two(&a.qs, &b.qs)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
 }

@@ -58,7 +58,7 @@ impl Scaled for Q4_1 {
         isa.nibbles_of_two(&a.qs, &b.qs)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
     #[inline(always)]

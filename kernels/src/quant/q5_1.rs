@@ -60,7 +60,7 @@ impl Scaled for Q5_1 {
         q5_0::load_two(isa, (&a.qs, a.qh), (&b.qs, b.qh))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
     #[inline(always)]

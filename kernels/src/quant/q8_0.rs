@@ -45,7 +45,7 @@ impl Scaled for Q8_0 {
         isa.signed_bytes(&self.qs)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self, _: usize) -> Scale {
         Scale::Half(self.d)
     }
 }

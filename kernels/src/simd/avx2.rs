@@ -316,11 +316,6 @@ macro_rules! avx2_words {
             fn add_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
             fn sub_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
             fn shl_ints<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<SHIFT>(a) }
-            fn sum_ints(a: __m256i) -> i32 {
-                let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-                let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-                _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
-            }
             fn sum_each(a: &[__m256i; 8]) -> __m256i {
                 let low = sum_four(a[0], a[1], a[2], a[3]);
                 let high = sum_four(a[4], a[5], a[6], a[7]);
@@ -335,6 +330,9 @@ macro_rules! avx2_words {
                 // Lanes: lower halves of 0 to 3, upper halves of 0 to 3.
                 let dealt = _mm256_hadd_epi32(low, high);
                 _mm256_permutevar8x32_epi32(dealt, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+            }
+            fn sum_pairs(a: __m256i, b: __m256i) -> __m256i {
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b))
             }
             fn to_floats(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
 

@@ -301,7 +301,6 @@ macro_rules! neon_words {
             fn add_ints(a: Ints, b: Ints) -> Ints { both!(|a, b| vaddq_s32(a, b)) }
             fn sub_ints(a: Ints, b: Ints) -> Ints { both!(|a, b| vsubq_s32(a, b)) }
             fn shl_ints<const SHIFT: i32>(a: Ints) -> Ints { both!(|a| vshlq_n_s32::<SHIFT>(a)) }
-            fn sum_ints(a: Ints) -> i32 { vaddvq_s32(vaddq_s32(a[0], a[1])) }
             fn sum_each(a: &[Ints; 8]) -> Ints {
                 let mut two = [vdupq_n_s32(0); 4];
                 for i in 0..4 {
@@ -317,6 +316,7 @@ macro_rules! neon_words {
                 }
                 [vpaddq_s32(twos[0], twos[1]), vpaddq_s32(twos[2], twos[3])]
             }
+            fn sum_pairs(a: Ints, b: Ints) -> Ints { [vpaddq_s32(a[0], a[1]), vpaddq_s32(b[0], b[1])] }
             fn to_floats(a: Ints) -> Floats { both!(|a| vcvtq_f32_s32(a)) }
 
             fn floats(from: &[f32; 8]) -> Floats {

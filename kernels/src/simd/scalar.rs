@@ -238,16 +238,18 @@ impl Isa for Scalar {
         a.map(|a| a << SHIFT)
     }
     #[inline(always)]
-    fn sum_ints(self, a: [i32; 8]) -> i32 {
-        a.into_iter().fold(0, i32::wrapping_add)
-    }
-    #[inline(always)]
     fn sum_each(self, a: &[[i32; 8]; 8]) -> [i32; 8] {
-        a.map(|a| self.sum_ints(a))
+        a.map(|a| a.into_iter().fold(0, i32::wrapping_add))
     }
     #[inline(always)]
     fn sum_halves(self, a: &[[i32; 8]; 4]) -> [i32; 8] {
         lanes(|i| a[i / 2][4 * (i % 2)..][..4].iter().fold(0_i32, |sum, &lane| sum.wrapping_add(lane)))
+    }
+    #[inline(always)]
+    fn sum_pairs(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        lanes(|i| {
+            if i < 4 { a[2 * i].wrapping_add(a[2 * i + 1]) } else { b[2 * i - 8].wrapping_add(b[2 * i - 7]) }
+        })
     }
     #[inline(always)]
     fn to_floats(self, a: [i32; 8]) -> [f32; 8] {
