@@ -114,9 +114,12 @@ struct top_k_params {
     uint rows;
     uint width;
     uint k;
-    uint simds;  // simdgroups of a threadgroup
+    uint simds;    // simdgroups of a threadgroup
+    uint part;     // values of a part of a row
+    uint parts;
+    uint has_ids;  // whether values bring their places along
 };
-static_assert(sizeof(top_k_params) == 16, "as on the host");
+static_assert(sizeof(top_k_params) == 28, "as on the host");
 
 /// Recurrences of matrices (recur, wkv).
 struct recurrence_params {

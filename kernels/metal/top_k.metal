@@ -1,8 +1,9 @@
 // The largest values of each row with their places, the largest first; of equal ones the earlier. So greedy decoding reads one
-// place back (k = 1), and a sampler some tens of values.
+// value and its place back (k = 1).
 //
-// A threadgroup has a row and goes through it once for each of the k: each time it looks for the largest that comes after the
-// one found last. NaN comes before everything, so that damage shows.
+// A threadgroup has a row, or a part of it, and goes through it once for each of the k: each time it looks for the largest that
+// comes after the one found last. What parts leave is a row again, of values that bring their places along. NaN comes before
+// everything, so that damage shows.
 #include "common.h"
 #include "params.h"
 
@@ -23,13 +24,15 @@ inline bool before(uint a, uint i, uint b, uint j) {
 
 kernel void top_k(
     constant top_k_params &p [[buffer(0)]], device const float *x [[buffer(1)]],
-    device float *values [[buffer(2)]], device uint *places [[buffer(3)]], SHARED, GRID) {
-    device const float *row = x + ulong(group.x) * p.width;
+    device const uint *brought [[buffer(2)]], device float *values [[buffer(3)]], device uint *places [[buffer(4)]], SHARED,
+    GRID) {
+    const uint start = group.y * p.part, width = min(p.part, p.width - start);
+    device const float *row = x + ulong(group.x) * p.width + start;
     threadgroup uint *ranks = (threadgroup uint *)shared, *ids = ranks + LANES;
     uint last = 0xffffffffu, last_id = 0;
     for (uint n = 0; n < p.k; n++) {
         uint best = 0, best_id = 0xffffffffu;
-        for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
+        for (uint i = simd * LANES + lane; i < width; i += p.simds * LANES) {
             const uint r = order_of(row[i]);
             const bool open = n == 0 || before(last, last_id, r, i);
             if (open && before(r, i, best, best_id)) {
@@ -53,8 +56,9 @@ kernel void top_k(
             }
         }
         if (simd == 0 && lane == 0) {
-            values[group.x * p.k + n] = row[last_id];
-            places[group.x * p.k + n] = last_id;
+            const uint out = (group.x * p.parts + group.y) * p.k + n;
+            values[out] = row[last_id];
+            places[out] = p.has_ids ? brought[ulong(group.x) * p.width + start + last_id] : start + last_id;
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }

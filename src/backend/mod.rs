@@ -101,6 +101,16 @@ impl Engine {
         }
     }
 
+    /// The numbers of a row that was left on the device.
+    pub fn read_left(&self, left: &Left) -> Result<Vec<f32>> {
+        match self {
+            Engine::Metal(metal) => metal.read(&left.row, left.width),
+            Engine::Cpu | Engine::Ggml(_) => {
+                Err(Error::Internal { what: "a row left on a device that is not there" })
+            }
+        }
+    }
+
     /// Has another's loops write the product of `weights` with each row of `x` into `out`; false where that is left to
     /// our own.
     fn multiply(&self, weights: &Matrix, x: &[f32], out: &mut [f32]) -> Result<bool> {
@@ -124,6 +134,16 @@ impl Act {
     pub fn split(self, width: usize) -> Self {
         Act { slot: self.slot, rows: self.rows * self.width / width.max(1), width }
     }
+}
+
+/// A row of numbers that was left on a device, and what was read of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Left {
+    row: metal::Buffer,
+    pub width: usize,
+    /// The largest of the numbers, and the place of the first that is as large; NaN is larger than all others.
+    pub largest: f32,
+    pub place: u32,
 }
 
 /// How many activations a backend holds; see [`Backend::mark`].
@@ -369,6 +389,11 @@ pub(crate) trait Backend {
     }
     /// The numbers of `x`.
     fn read(&mut self, x: Act) -> Result<&[f32]>;
+    /// Leaves the one row of `x` on the device until somebody [reads it](Engine::read_left), and tells its largest value.
+    /// `None` where the numbers are at hand.
+    fn leave(&mut self, _x: Act) -> Result<Option<Left>> {
+        Ok(None)
+    }
     /// Calls `look` with each row of `x` and its number, on all threads.
     fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()>;
     /// Where the activations made so far end.

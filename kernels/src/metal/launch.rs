@@ -30,6 +30,8 @@ const ATTENTION_SIMDS: u32 = 4;
 const PART: u32 = 512;
 /// The most threadgroup memory that a kernel may have, in bytes.
 pub const MOST_SHARED: u32 = 32 * 1024;
+/// Values of a part of a row in `top_k`: four for each thread of the most that a threadgroup may have.
+const TOP_PART: u32 = 4 * 1024;
 /// Threads of kernels that have one for each value (or eight of them).
 const EACH: u32 = 64;
 /// Room for [`Launch::params`]: the longest struct of arguments.
@@ -418,15 +420,41 @@ pub fn combine(tokens: u32, width: u32, per_token: u32, weighted: bool) -> Launc
     Launch::new("combine", params).each(width, tokens)
 }
 
-/// The `k` largest values of each row, `k` at most `width`. Buffers: `[rows, width]`, the values `[rows, k]`, their places
-/// `[rows, k]`.
-pub fn top_k(rows: u32, width: u32, k: u32) -> Launch {
-    let simds = width.div_ceil(4 * LANES).clamp(1, 32);
-    Launch::new("top_k", TopKParams { rows, width, k, simds }).grid(
-        [rows, 1, 1],
-        simds * LANES,
-        2 * 4 * LANES,
-    )
+/// The largest values of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct TopK {
+    /// Rows.
+    pub rows: u32,
+    /// Values of a row.
+    pub width: u32,
+    /// How many are wanted, at most `width`.
+    pub k: u32,
+}
+
+impl TopK {
+    /// Parts in which a row is looked through: a long one would keep a single core busy, and all others waiting.
+    pub fn parts(&self) -> u32 {
+        if self.k == 1 { self.width.div_ceil(TOP_PART).max(1) } else { 1 }
+    }
+
+    fn of(self, part: u32, has_ids: bool) -> Launch {
+        let TopK { rows, width, k } = self;
+        let (parts, simds) = (width.div_ceil(part.max(1)), part.div_ceil(4 * LANES).clamp(1, 32));
+        let params = TopKParams { rows, width, k, simds, part, parts, has_ids: u32::from(has_ids) };
+        Launch::new("top_k", params).grid([rows, parts, 1], simds * LANES, 2 * 4 * LANES)
+    }
+
+    /// Buffers: `[rows, width]`, any, the values `[rows, parts, k]`, their places shaped alike.
+    pub fn launch(self) -> Launch {
+        self.of(if self.parts() > 1 { TOP_PART } else { self.width }, false)
+    }
+
+    /// Of what the parts left, where there are several. Buffers: the values and the places that [`TopK::launch`] gave, the
+    /// values `[rows, k]`, their places.
+    pub fn join(self) -> Launch {
+        let width = self.parts() * self.k;
+        TopK { width, ..self }.of(width, true)
+    }
 }
 
 /// A recurrence of matrices: `crate::recurrence` has the formulas.

@@ -181,7 +181,7 @@ params! {
         weighted: u32,
     }
     /// The largest values of each row.
-    TopKParams = "top_k_params", 16 {
+    TopKParams = "top_k_params", 28 {
         /// Rows.
         rows: u32,
         /// Values of a row.
@@ -190,6 +190,12 @@ params! {
         k: u32,
         /// Simdgroups of a threadgroup.
         simds: u32,
+        /// Values of a part of a row.
+        part: u32,
+        /// Parts of a row.
+        parts: u32,
+        /// Whether values bring their places along.
+        has_ids: u32,
     }
     /// Recurrences of matrices.
     RecurrenceParams = "recurrence_params", 28 {

@@ -3,14 +3,14 @@
 
 use std::ops::Range;
 
-use gristmill_kernels::metal::launch::{self, TILE, With};
+use gristmill_kernels::metal::launch::{self, TILE, TopK, With};
 
 use super::device::Place;
 use super::host::{Arg, Host};
 use super::memory::Buffer;
 use crate::backend::{
-    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Map, Mark, Matrix, Norm,
-    Recurrence, Scan, Slots, State, States, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Left, Map, Mark, Matrix,
+    Norm, Recurrence, Scan, Slots, State, States, Turns, Wkv,
 };
 use crate::{Error, Result};
 
@@ -477,6 +477,36 @@ impl Backend for Gpu<'_> {
     fn read(&mut self, x: Act) -> Result<&[f32]> {
         let buffer = self.buffer(x)?;
         self.host.read(&buffer, x.rows * x.width)
+    }
+
+    fn leave(&mut self, x: Act) -> Result<Option<Left>> {
+        if x.rows != 1 || x.width == 0 {
+            return Err(internal("not one row to be left"));
+        }
+        let width = size(x.width)?;
+        let row = self.host.buffer(x.width * size_of::<f32>(), Place::Shared, "logits")?;
+        let from = self.reads(x)?;
+        let copy = launch::copy_columns(1, width, [width, 0], [width, 0]);
+        self.host.run(&copy, &[from.clone(), Arg::write(&row)])?;
+
+        let top = TopK { rows: 1, width, k: 1 };
+        let mark = self.mark();
+        let found = self.make(1, 2)?.1;
+        let [value, place] = [Arg::write(&found), Arg::write(&found).at(size_of::<f32>())];
+        if top.parts() == 1 {
+            self.host.run(&top.launch(), &[from, value.clone(), value, place])?;
+        } else {
+            let mut room = || -> Result<Buffer> { Ok(self.make(1, top.parts() as usize)?.1) };
+            let (values, places) = (room()?, room()?);
+            self.host
+                .run(&top.launch(), &[from, Arg::write(&values), Arg::write(&values), Arg::write(&places)])?;
+            self.host.run(&top.join(), &[Arg::read(&values), Arg::read(&places), value, place])?;
+        }
+        self.release(mark);
+        match *self.host.read(&found, 2)? {
+            [largest, place] => Ok(Some(Left { row, width: x.width, largest, place: place.to_bits() })),
+            _ => Err(internal("a value and its place")),
+        }
     }
 
     fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()> {

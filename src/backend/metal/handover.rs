@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::gpu::Gpu;
 use crate::backend::cpu::Cpu;
 use crate::backend::{
-    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Map, Mark, Matrix, Norm,
-    Recurrence, Scan, Slots, States, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Left, Map, Mark, Matrix,
+    Norm, Recurrence, Scan, Slots, States, Turns, Wkv,
 };
 use crate::{Error, Result};
 
@@ -108,6 +108,7 @@ impl Backend for Handover<'_, '_> {
         wkv(by: &Wkv, state: Act, inputs: [Act; 6]) -> Act;
         add(x: Act, y: Act) -> ();
         select(x: Act, rows: &[usize]) -> Act;
+        leave(x: Act) -> Option<Left>;
         write(width: usize, numbers: &[f32]) -> Act;
     }
 

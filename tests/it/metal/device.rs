@@ -34,6 +34,8 @@ pub struct Asked {
     pub writes: usize,
     pub copies: usize,
     pub finishes: usize,
+    /// Bytes that the host read.
+    pub read: usize,
 }
 
 /// What was asked for and not begun: as on a device, what the host writes meanwhile is there before.
@@ -114,6 +116,7 @@ impl Device for Emulated {
     fn read(&mut self, buffer: u64, offset: usize, to: &mut [u8]) -> Result<()> {
         let bytes = self.emulator.try_read_at(Buffer(buffer), offset, to.len()).map_err(failed)?;
         to.copy_from_slice(&bytes);
+        self.asked.lock().unwrap().read += to.len();
         Ok(())
     }
 
