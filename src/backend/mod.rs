@@ -11,15 +11,17 @@ pub(crate) mod gauge;
 mod ggml;
 pub(crate) mod metal;
 mod recurrence;
+mod router;
 mod state;
 
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
 pub(crate) use constant::Constant;
-pub(crate) use experts::{Grouped, Slots};
+pub(crate) use experts::{Grouped, Held, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
 pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
+pub(crate) use router::{Router, Scoring};
 pub(crate) use state::{KEPT as KEPT_STATES, State, States};
 
 use std::ops::Range;
@@ -332,12 +334,20 @@ pub(crate) trait Backend {
     fn map(&mut self, map: Map, x: Act) -> Result<()>;
     /// Each row of `x` times the one value of `factors` `[rows, 1]`.
     fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
+    /// The experts of each token by their scores `[tokens, experts]`.
+    fn route(&mut self, router: &Router, scores: Act) -> Result<Slots> {
+        Ok(router.slots(self.read(scores)?))
+    }
     /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
     fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
     /// Writes to `to` for each token the sum of its rows in `parts`, times `factors` `[tokens, parts]`, in their order.
     fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()>;
     /// Each row of `x` times its weight, in place.
     fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()>;
+    /// Each row of `x` `[slots, width]` times its slot's weight, in place.
+    fn weigh_slots(&mut self, slots: &Slots, x: Act) -> Result<()> {
+        self.weigh(&slots.weights, x)
+    }
     /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
     /// token chose them: `[tokens, width]`.
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;

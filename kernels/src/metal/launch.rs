@@ -457,6 +457,66 @@ impl TopK {
     }
 }
 
+/// What a router makes of its scores; the numbers are those of `metal/params.h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Scoring {
+    /// Shares of all experts.
+    Softmax,
+    /// Each expert by itself.
+    Sigmoid,
+    /// Shares of the chosen experts alone.
+    SoftmaxOfChosen,
+}
+
+/// The choice of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// What is made of the scores.
+    pub scoring: Scoring,
+    /// Experts in all.
+    pub experts: u32,
+    /// Experts of a token.
+    pub used: u32,
+    /// Groups of experts, and how many of them a token chooses from.
+    pub groups: [u32; 2],
+    /// Whether the weights of the chosen are made to sum to one.
+    pub normalize: bool,
+    /// Factor of all weights.
+    pub scale: f32,
+    /// Whether there is a bias, and whether experts have factors of their own.
+    pub has: [bool; 2],
+}
+
+impl Route {
+    fn shared(&self) -> u32 {
+        self.experts.saturating_mul(2).saturating_add(self.groups[0]).saturating_mul(4)
+    }
+
+    /// Whether the kernel has room for so many experts: a lane for each that is chosen.
+    pub fn fits(&self) -> bool {
+        self.used <= LANES && self.used <= self.experts && self.shared() <= MOST_SHARED
+    }
+
+    /// Buffers: scores `[tokens, experts]`, biases and factors `[experts]`, the chosen `[tokens, used]`, their weights shaped
+    /// alike.
+    pub fn launch(&self, tokens: u32) -> Launch {
+        let [has_bias, has_scales] = self.has.map(u32::from);
+        let params = RouteParams {
+            experts: self.experts,
+            used: self.used,
+            scoring: self.scoring as u32,
+            normalize: u32::from(self.normalize),
+            groups: self.groups[0],
+            used_groups: self.groups[1],
+            has_bias,
+            has_scales,
+            scale: self.scale,
+        };
+        Launch::new("route", params).grid([tokens, 1, 1], LANES, self.shared())
+    }
+}
+
 /// A recurrence of matrices: `crate::recurrence` has the formulas.
 #[derive(Clone, Copy, Debug)]
 pub struct Recurrence {

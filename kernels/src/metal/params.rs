@@ -197,6 +197,27 @@ params! {
         /// Whether values bring their places along.
         has_ids: u32,
     }
+    /// The choice of experts.
+    RouteParams = "route_params", 36 {
+        /// Experts in all.
+        experts: u32,
+        /// Experts of a token, at most 32.
+        used: u32,
+        /// What is made of the scores.
+        scoring: u32,
+        /// Whether the weights of the chosen are made to sum to one.
+        normalize: u32,
+        /// Groups of experts.
+        groups: u32,
+        /// Groups that a token chooses from.
+        used_groups: u32,
+        /// Whether there is a bias.
+        has_bias: u32,
+        /// Whether experts have factors of their own.
+        has_scales: u32,
+        /// Factor of all weights.
+        scale: f32,
+    }
     /// Recurrences of matrices.
     RecurrenceParams = "recurrence_params", 28 {
         /// Tokens of the pass.

@@ -79,6 +79,15 @@ fn names_of_functions_count_as_on_the_gpu() {
     for (with, name) in withs {
         assert_eq!(order("WITH")[kind(launch::with(with, 1, 1))], name);
     }
+    use launch::Scoring as S;
+    let scorings = [
+        (S::Softmax, "SCORING_SOFTMAX"),
+        (S::Sigmoid, "SCORING_SIGMOID"),
+        (S::SoftmaxOfChosen, "SCORING_SOFTMAX_OF_CHOSEN"),
+    ];
+    for (scoring, name) in scorings {
+        assert_eq!(order("SCORING")[scoring as usize], name);
+    }
 }
 
 #[test]
@@ -253,5 +262,5 @@ fn kernels_number_their_buffers_in_the_order_of_their_arguments() {
             kernels += 1;
         }
     }
-    assert_eq!(kernels, 22, "kernels and templates of them");
+    assert_eq!(kernels, 23, "kernels and templates of them");
 }

@@ -49,6 +49,7 @@ fn every_kernel_of_every_format_is_there() {
         "recur",
         "rms_norm",
         "rope",
+        "route",
         "scan",
         "select_rows",
         "sparse",

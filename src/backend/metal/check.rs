@@ -17,7 +17,7 @@ use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::backend::{
     Act, Activation, Attention, Backend, Cache, CacheType, Constant, Convolution, Engine, Grouped,
-    LayerShape, Map, Matrix, Norm, Recurrence, Scan, Sees, Slots, Turns, Wkv,
+    LayerShape, Map, Matrix, Norm, Recurrence, Router, Scan, Scoring, Sees, Slots, Turns, Wkv,
 };
 use crate::{Error, Result};
 
@@ -214,7 +214,8 @@ impl Run {
                 self.note(format!("product {ty}, columns {columns}"), found);
             }
         }
-        self.experts(&mut random)
+        self.experts(&mut random)?;
+        self.routers(&mut random)
     }
 
     fn experts(&mut self, random: &mut Random) -> Result<()> {
@@ -243,6 +244,49 @@ impl Run {
                 backend.weigh(&slots.weights, y)?;
                 backend.combine(&slots, true, y)
             })?;
+        }
+        Ok(())
+    }
+
+    /// Experts that routers of every kind choose, known by their bias.
+    fn routers(&mut self, random: &mut Random) -> Result<()> {
+        let (tokens, len) = (3, 4);
+        // Fewer experts than lanes, and more; weights as they are, and changed in all ways.
+        for (count, used, groups) in [(5, 2, (1, 1)), (72, 6, (9, 4)), (40, 8, (40, 20))] {
+            for scoring in [Scoring::Softmax, Scoring::Sigmoid, Scoring::SoftmaxOfChosen] {
+                for changed in [false, true] {
+                    let mut vector = || changed.then(|| Constant::from(random.floats(count)));
+                    let router = Router {
+                        scoring,
+                        count,
+                        used,
+                        normalize: changed,
+                        scale: if changed { 2.5 } else { 1.0 },
+                        groups,
+                        bias: vector(),
+                        expert_scales: vector(),
+                        choice: None,
+                    };
+                    let mut scores = random.floats(tokens * count);
+                    // Equal ones: the first counts more.
+                    if let Some(some) = scores.get_mut(1..4) {
+                        some.fill(1.5);
+                    }
+                    let zeros =
+                        Matrix::new(("check", 0), GgmlType::F32, count, len, vec![0_u8; count * len * 4]);
+                    let bias: Vec<f32> = (0..count).map(|expert| 1.0 + expert as f32 * 0.37).collect();
+                    let known = Grouped { weights: zeros, of: 1, first: 0, rows: 1, bias: Some(bias.into()) };
+                    let x = random.floats(tokens * len);
+                    self.each(format!("router of {used} of {count}, {scoring:?}, {changed}"), |backend| {
+                        let (scores, x) = (backend.write(count, &scores)?, backend.write(len, &x)?);
+                        let slots = backend.route(&router, scores)?;
+                        let x = backend.select(x, &slots.tokens)?;
+                        let which = backend.linear_grouped(&known, &slots, x)?;
+                        backend.weigh_slots(&slots, which)?;
+                        backend.combine(&slots, true, which)
+                    })?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The operations on Apple's GPUs, by the kernels of `gristmill_kernels::metal`.
 //!
 //! ```text
-//! gpu, attend    which kernel, with which buffers, in what order       host     what lasts: weights, constants, barriers
+//! gpu, attend,   which kernel, with which buffers, in what order       host     what lasts: weights, constants, barriers
+//!   experts
 //! handover       the first layers here, the others on the CPU          memory   buffers and their account
 //! check          every kernel against the CPU                         device   what a GPU is asked for: apple, or an emulator
 //! ```
@@ -13,6 +14,7 @@ mod apple;
 mod attend;
 mod check;
 mod device;
+mod experts;
 mod gpu;
 mod handover;
 mod host;

@@ -274,6 +274,31 @@ fn what_depends_on_nothing_runs_at_the_same_time() {
 }
 
 #[test]
+fn a_token_through_a_mixture_is_one_command_buffer() {
+    if !there() {
+        return;
+    }
+    // One of each kind of router, and one that chooses on the CPU, which each layer waits for.
+    let names =
+        ["qwen3moe", "deepseek3", "glm4moe", "gpt-oss", "llama4", "gemma4-moe", "nemotron-h-moe", "phimoe"];
+    for name in names.into_iter().take(if slow() { 2 } else { usize::MAX }) {
+        let asked = Arc::default();
+        let model = on_emulator(1, Fault::None, &asked).open(architecture(name)).unwrap();
+        let mut stepper = model.stepper(StepperOptions::default().context(32)).unwrap();
+        let mut finishes = |tokens: &[u32]| {
+            let before = asked.lock().unwrap().finishes;
+            stepper.feed(tokens).unwrap();
+            asked.lock().unwrap().finishes - before
+        };
+        let found = [finishes(&[1, 2, 3]), finishes(&[4]), finishes(&[5, 6, 7, 8, 9, 10, 11, 12, 13])];
+        let routed = asked.lock().unwrap().dispatches.iter().any(|kernel| kernel == "route");
+        assert_eq!((routed, found[..2] == [1, 1]), (name != "phimoe", name != "phimoe"), "{name}: {found:?}");
+        // More tokens are sorted by expert on the CPU, but for those of the last layer, of which only one goes on.
+        assert!(found[2] > 1 || name != "qwen3moe", "{name}: {found:?}");
+    }
+}
+
+#[test]
 fn every_kernel_agrees_with_the_cpu_and_every_kernel_is_examined() {
     let Some(mut emulator) = Emulator::new() else { return };
     let device = Emulated::new(7, MEMORY, Fault::None, Arc::default()).unwrap();
