@@ -19,10 +19,10 @@ const MATVEC_COLUMNS: u32 = 4;
 /// Tokens from which tiles are multiplied. Of a tile's 64 tokens at least an eighth is then used; below it reading the weights
 /// once for four tokens is cheaper.
 const MATMUL_FROM: u32 = 9;
-/// Outputs, and tokens, of a tile in `matmul`.
+/// Outputs, and tokens, of a tile in `matmul`; in `matmul128` there are twice as many tokens.
 pub const TILE: u32 = 64;
-/// Bytes of the two buffers of two panels of 64 x 16 floats that `matmul` shares.
-const MATMUL_SHARED: u32 = 2 * 2 * 64 * 16 * 4;
+/// Tiles from which those of `matmul128` are taken also where their number is odd: of the last one half is not used.
+const WIDE_FROM: u32 = 9;
 /// Queries of a threadgroup in `attention`, and its simdgroups.
 const QUERIES: u32 = 4;
 const ATTENTION_SIMDS: u32 = 4;
@@ -148,17 +148,25 @@ impl Product {
         Launch::new(stem, params).of(self.format).grid([groups, columns, 1], 2 * LANES, 0)
     }
 
-    fn matmul(&self, params: ProductParams, tiles: u32) -> Launch {
+    /// Tiles of `wide` times 64 tokens.
+    fn matmul(&self, params: ProductParams, tiles: u32, wide: u32) -> Launch {
         let groups = [tiles, self.rows.div_ceil(TILE), 1];
-        Launch::new("matmul", params).of(self.format).grid(groups, 4 * LANES, MATMUL_SHARED)
+        let stem = if wide == 1 { "matmul" } else { "matmul128" };
+        // Two buffers of blocks of 72 floats: of 16 inputs for 64 outputs, and for all tokens.
+        let shared = 2 * (1 + wide) * (TILE / 8 * 2) * 72 * 4;
+        Launch::new(stem, params).of(self.format).grid(groups, 4 * LANES, shared)
     }
 
     /// Activations times the transposed matrix. Buffers: weights, activations `[columns, len]`, bias, nothing, results
     /// `[columns, rows]`. What is not there is any buffer.
     pub fn launch(&self) -> Launch {
-        match self.columns < MATMUL_FROM {
-            true => self.matvec(self.params()),
-            false => self.matmul(self.params(), self.columns.div_ceil(TILE)),
+        let tiles = self.columns.div_ceil(TILE);
+        match tiles {
+            _ if self.columns < MATMUL_FROM => self.matvec(self.params()),
+            _ if tiles.is_multiple_of(2) || tiles >= WIDE_FROM => {
+                self.matmul(self.params(), tiles.div_ceil(2), 2)
+            }
+            _ => self.matmul(self.params(), tiles, 1),
         }
     }
 
@@ -171,7 +179,7 @@ impl Product {
     /// As [`Product::by_slot`] for slots sorted by expert: the fourth buffer is `[tiles][3]`: expert, first slot, the one
     /// behind the last; at most [`TILE`] slots each.
     pub fn by_tile(&self, of: u32, first: u32, tiles: u32) -> Launch {
-        self.matmul(ProductParams { of, first, by_expert: 1, ..self.params() }, tiles)
+        self.matmul(ProductParams { of, first, by_expert: 1, ..self.params() }, tiles, 1)
     }
 }
 

@@ -100,6 +100,8 @@ fn tile_sizes_are_those_of_the_kernels() {
     says("matmul.metal", "ushort TILE = 64;");
     says("matmul.metal", "ushort DEPTH = 16;");
     says("matmul.metal", "ushort MATMUL_THREADS = 128;");
+    says("matmul.metal", "ushort BLOCK = 64 + 8;");
+    says("matmul.metal", "matmul<format, 8>");
     says("attention.metal", "ushort ATTENTION_SIMDS = 4;");
     says("attention.metal", "ushort QUERIES = 4;");
 }

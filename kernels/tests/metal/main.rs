@@ -59,7 +59,7 @@ fn every_kernel_of_every_format_is_there() {
     ]
     .map(str::to_owned)
     .to_vec();
-    for stem in ["matvec", "matvec4", "matmul", "lookup"] {
+    for stem in ["matvec", "matvec4", "matmul", "matmul128", "lookup"] {
         expected.extend(GgmlType::COMPUTABLE.iter().map(|ty| format!("{stem}_{}", ty.name().to_lowercase())));
     }
     for stem in ["attention", "attention3", "keep"] {
