@@ -103,6 +103,14 @@ impl Engine {
         }
     }
 
+    /// How many layers, the first ones, keep their keys and values on a device.
+    pub fn layers_on_device(&self) -> usize {
+        match self {
+            Engine::Metal(metal) => metal.layers(),
+            Engine::Cpu | Engine::Ggml(_) => 0,
+        }
+    }
+
     /// The numbers of a row that was left on the device.
     pub fn read_left(&self, left: &Left) -> Result<Vec<f32>> {
         match self {

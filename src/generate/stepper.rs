@@ -144,16 +144,26 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
+    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted, and for
+    /// forms that the model's GPU does not keep.
+    ///
+    /// What a GPU keeps grows by half, and while it grows what it had is there too.
     pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
-        cache_bytes(self.network(), types.into(), tokens, BATCH)
+        cache_bytes(self.network(), types.into(), tokens, BATCH, self.layers_on_device())
     }
 }
 
-/// Bytes that the keys, values and states of a sequence of so many tokens take at most, fed `batch` at a time.
-pub(crate) fn cache_bytes(network: &dyn Network, types: CacheTypes, tokens: usize, batch: usize) -> usize {
+/// Bytes that the keys, values and states of a sequence of so many tokens take at most, fed `batch` at a time; the first
+/// `on_device` layers keep theirs on a GPU.
+pub(crate) fn cache_bytes(
+    network: &dyn Network,
+    types: CacheTypes,
+    tokens: usize,
+    batch: usize,
+    on_device: usize,
+) -> usize {
     let states = network.state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
-    Cache::bytes(types, &network.cache_layers(), tokens, batch).saturating_add(states)
+    Cache::bytes(types, &network.cache_layers(), tokens, batch, on_device).saturating_add(states)
 }
 
 impl Stepper {
@@ -196,7 +206,8 @@ impl Stepper {
 
     /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        cache_bytes(self.model.network(), self.options.cache, tokens, self.options.batch)
+        let on_device = self.model.layers_on_device();
+        cache_bytes(self.model.network(), self.options.cache, tokens, self.options.batch, on_device)
     }
 
     /// A handle that stops this stepper's work from elsewhere.

@@ -676,6 +676,11 @@ impl Model {
         threads.enter(|team| engine.pass(Cpu::new(*level, engine, team, work).observed(observer), pass))
     }
 
+    /// How many layers, the first ones, keep their keys and values on a GPU.
+    pub(crate) fn layers_on_device(&self) -> usize {
+        self.0.engine.layers_on_device()
+    }
+
     /// The numbers of a row that a pass left on the device.
     pub(crate) fn read_left(&self, left: &Left) -> Result<Vec<f32>> {
         self.0.engine.read_left(left)

@@ -75,6 +75,11 @@ impl Metal {
         Ok(done)
     }
 
+    /// How many layers it takes: the first ones.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
     /// The first numbers of a buffer that outlives its pass.
     pub fn read(&self, buffer: &Buffer, floats: usize) -> Result<Vec<f32>> {
         let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,8 @@ pub struct Asked {
     pub writes: usize,
     pub copies: usize,
     pub finishes: usize,
+    /// Bytes that only the device has to read and write.
+    pub private: usize,
     /// Bytes that the host read.
     pub read: usize,
 }
@@ -82,7 +84,10 @@ impl Device for Emulated {
         &self.about
     }
 
-    fn allocate(&mut self, bytes: usize, _: Place) -> Result<u64> {
+    fn allocate(&mut self, bytes: usize, place: Place) -> Result<u64> {
+        if place == Place::Private {
+            self.asked.lock().unwrap().private += bytes;
+        }
         self.emulator.try_room(bytes).map(|buffer| buffer.0).map_err(failed)
     }
 

@@ -274,6 +274,38 @@ fn what_depends_on_nothing_runs_at_the_same_time() {
 }
 
 #[test]
+fn the_cache_takes_what_is_told_of_it() {
+    if !there() {
+        return;
+    }
+    for (name, layers, cache) in [
+        ("qwen2", usize::MAX, CacheType::F16),
+        ("qwen2", 1, CacheType::Q8_0),
+        ("gemma3", usize::MAX, CacheType::F32),
+    ] {
+        let asked = Arc::default();
+        let model = on_emulator(1, Fault::None, &asked).gpu_layers(layers).open(architecture(name)).unwrap();
+        let mut stepper = model.stepper(StepperOptions::default().cache(cache).context(64)).unwrap();
+        stepper.feed(&[7; 33]).unwrap();
+        let (told, private) = (stepper.cache_bytes(33), asked.lock().unwrap().private);
+        match layers {
+            usize::MAX => assert_eq!(told, private, "{name}"),
+            // The others, all of one shape, are counted as on the CPU.
+            _ => {
+                let cpu = Model::open(architecture(name)).unwrap();
+                let blocks = cpu.metadata().u32("qwen2.block_count").unwrap().unwrap() as usize;
+                let others = cpu.cache_bytes(cache, 33) / blocks * (blocks - layers);
+                assert_eq!(told, private + others, "{name}");
+            }
+        }
+        assert_eq!(told, model.cache_bytes(cache, 33), "{name}");
+    }
+    let types = CacheTypes { keys: CacheType::F16, values: CacheType::Q8_0 };
+    let gpu = on_emulator(1, Fault::None, &Arc::default()).open(architecture("qwen2")).unwrap();
+    assert_eq!(gpu.cache_bytes(types, 33), usize::MAX);
+}
+
+#[test]
 fn a_token_through_a_mixture_is_one_command_buffer() {
     if !there() {
         return;
