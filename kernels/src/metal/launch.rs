@@ -327,6 +327,12 @@ pub fn rms_norm(rows: u32, width: u32, eps: f32) -> Launch {
     norm("rms_norm", rows, width, eps)
 }
 
+/// Adds rows, and gives the root mean square norm of each sum: bit by bit what [`with`] and [`rms_norm`] give. Buffers:
+/// activations `[rows, width]`, in place, what is added, weights, results (which may be one of the first two).
+pub fn add_rms_norm(rows: u32, width: u32, eps: f32) -> Launch {
+    norm("add_rms_norm", rows, width, eps)
+}
+
 /// Layer norm of each row. Buffers: activations `[rows, width]`, weights, biases, results (which may be the activations).
 pub fn layer_norm(rows: u32, width: u32, eps: f32) -> Launch {
     norm("layer_norm", rows, width, eps)

@@ -264,5 +264,5 @@ fn kernels_number_their_buffers_in_the_order_of_their_arguments() {
             kernels += 1;
         }
     }
-    assert_eq!(kernels, 23, "kernels and templates of them");
+    assert_eq!(kernels, 24, "kernels and templates of them");
 }

@@ -46,6 +46,19 @@ fn norms_are_right() {
         let (rows, w) = (rows as u32, width as u32);
         device.run(&launch::rms_norm(rows, w, eps), &[input, weights, rms]);
         device.run(&launch::layer_norm(rows, w, eps), &[input, weights, biases, layer]);
+        // A sum on the way, with the bits of two kernels; its results may take the place of what was added.
+        let (other, sum) = (device.floats(&random.floats(x.len())), device.floats(&x));
+        let (sums, apart) = (device.floats(&x), device.room(4 * x.len()));
+        device.run(&launch::with(With::Add, rows, w), &[sum, other]);
+        device.run(&launch::rms_norm(rows, w, eps), &[sum, weights, apart]);
+        device.run(&launch::add_rms_norm(rows, w, eps), &[sums, other, weights, other]);
+        for (found, expected) in [(sums, sum), (other, apart)] {
+            assert_eq!(
+                device.read(found, x.len()),
+                device.read(expected, x.len()),
+                "add_rms_norm of {width}"
+            );
+        }
         let above = in_place(&mut device, &launch::sparse(rows, w, 0.5), &x, &[]);
         let (rms, layer) = (device.read(rms, x.len()), device.read(layer, x.len()));
         // Roundings of a term on its way into a sum, and some of what is made of the sum.

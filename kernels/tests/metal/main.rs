@@ -39,6 +39,7 @@ fn every_kernel_of_every_format_is_there() {
     let found = device.kernels();
     let mut expected: Vec<String> = [
         "activate",
+        "add_rms_norm",
         "attention_join",
         "blend",
         "combine",

@@ -305,7 +305,9 @@ impl Run {
                     let y = backend.norm(&norm, x)?;
                     backend.norm_in_place(&norm, y)?;
                     backend.add(y, x)?;
-                    Ok(y)
+                    let z = backend.norm(&norm, y)?;
+                    backend.add(z, y)?;
+                    Ok(z)
                 })?;
             }
             for pairing in [Pairing::Halves, Pairing::Neighbours] {

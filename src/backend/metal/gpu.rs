@@ -89,11 +89,17 @@ impl<'a> Gpu<'a> {
             return Err(internal("a norm of another width"));
         }
         let [rows, width] = sizes([x.rows, x.width])?;
-        let from = self.reads(x)?;
+        let buffer = self.buffer(x)?;
+        let from = Arg::read(&buffer);
         match norm {
             Norm::Rms { weight, eps } => {
                 let weight = self.host.constant(weight, as_it_is)?;
-                self.host.run(&launch::rms_norm(rows, width, *eps), &[from, weight, to])
+                match self.host.take_sum([rows, width], &buffer) {
+                    Some([x, y]) => {
+                        self.host.run(&launch::add_rms_norm(rows, width, *eps), &[x, y, weight, to])
+                    }
+                    None => self.host.run(&launch::rms_norm(rows, width, *eps), &[from, weight, to]),
+                }
             }
             Norm::Layer { weight, bias, eps } => {
                 let weight = self.host.constant(weight, as_it_is)?;
@@ -417,8 +423,9 @@ impl Backend for Gpu<'_> {
         if (x.rows, x.width) != (y.rows, y.width) {
             return Err(internal("a sum of matrices of different sizes"));
         }
-        let y = self.reads(y)?;
-        self.with(With::Add, x, y)
+        let [rows, width] = sizes([x.rows, x.width])?;
+        let (x, y) = (self.writes(x)?, self.reads(y)?);
+        self.host.add(launch::with(With::Add, rows, width), [rows, width], x, y)
     }
 
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
