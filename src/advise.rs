@@ -161,8 +161,9 @@ impl Advisor {
 
     /// The memory for one sequence of `context` tokens.
     ///
-    /// The cache is counted as [`Model::cache_bytes`](crate::Model::cache_bytes) counts it. What passes work in is found by
-    /// walking through the largest: a batch of a prompt, of 16,384 tokens at most, and a token at the end of the context.
+    /// All of it for the CPU: the cache is counted as [`Model::cache_bytes`](crate::Model::cache_bytes) counts it there. What
+    /// passes work in is found by walking through the largest: a batch of a prompt, of 16,384 tokens at most, and a token at the
+    /// end of the context.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Threads`].
@@ -180,7 +181,7 @@ impl Advisor {
         let logits = if network.is_encoder() { 0 } else { network.vocabulary() * size_of::<f32>() };
         Ok(Needed {
             weights: self.weight_bytes(),
-            cache: cache_bytes(network, options.cache, context, batch) as u64,
+            cache: cache_bytes(network, options.cache, context, batch, 0) as u64,
             working: (walk.working_bytes() + logits) as u64,
         })
     }

@@ -33,23 +33,45 @@ inline float2 mean_and_variance(
     return float2(mean, sum_of_all(squares, slots + LANES, simd, lane, p.simds) / float(p.width));
 }
 
-/// Root mean square norm: `x / sqrt(mean(x^2) + eps) * weight`. `x` and `out` may be one.
+/// What is left of a root mean square norm, `x / sqrt(mean(x^2) + eps) * weight`, when a thread has the squares of its values. `x`
+/// and `out` may be one.
+inline void by_root_mean_square(
+    device const float *x, device const float *weight, device float *out, float squares, constant norm_params &p,
+    threadgroup float *slots, ushort simd, ushort lane) {
+    const float mean = sum_of_all(squares, slots, simd, lane, p.simds) / float(p.width);
+    const float scale = 1.0f / sqrt(mean + p.eps);
+    for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
+        out[i] = x[i] * scale * weight[i];
+    }
+}
+
+/// Root mean square norm.
 kernel void rms_norm(
     constant norm_params &p [[buffer(0)]], device const float *x [[buffer(1)]],
     device const float *weight [[buffer(2)]], device float *out [[buffer(3)]], SHARED, GRID) {
     const ulong row = ulong(group.x) * p.width;
-    const uint first = simd * LANES + lane, step = p.simds * LANES;
     float squares = 0.0f;
-    for (uint i = first; i < p.width; i += step) {
+    for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
         squares = fma(x[row + i], x[row + i], squares);
     }
-    const float mean = sum_of_all(squares, shared, simd, lane, p.simds) / float(p.width);
-    const float scale = 1.0f / sqrt(mean + p.eps);
-    for (uint i = first; i < p.width; i += step) {
-        out[row + i] = x[row + i] * scale * weight[i];
-    }
+    by_root_mean_square(x + row, weight, out + row, squares, p, shared, simd, lane);
 }
 PLAIN(rms_norm)
+
+/// `x += y`, and the root mean square norm of that. `out` may be `x` or `y`.
+kernel void add_rms_norm(
+    constant norm_params &p [[buffer(0)]], device float *x [[buffer(1)]], device const float *y [[buffer(2)]],
+    device const float *weight [[buffer(3)]], device float *out [[buffer(4)]], SHARED, GRID) {
+    const ulong row = ulong(group.x) * p.width;
+    float squares = 0.0f;
+    for (uint i = simd * LANES + lane; i < p.width; i += p.simds * LANES) {
+        const float sum = x[row + i] + y[row + i];
+        x[row + i] = sum;
+        squares = fma(sum, sum, squares);
+    }
+    by_root_mean_square(x + row, weight, out + row, squares, p, shared, simd, lane);
+}
+PLAIN(add_rms_norm)
 
 /// Layer norm: `(x - mean) / sqrt(variance + eps) * weight + bias`. `x` and `out` may be one.
 kernel void layer_norm(

@@ -114,9 +114,26 @@ struct top_k_params {
     uint rows;
     uint width;
     uint k;
-    uint simds;  // simdgroups of a threadgroup
+    uint simds;    // simdgroups of a threadgroup
+    uint part;     // values of a part of a row
+    uint parts;
+    uint has_ids;  // whether values bring their places along
 };
-static_assert(sizeof(top_k_params) == 16, "as on the host");
+static_assert(sizeof(top_k_params) == 28, "as on the host");
+
+/// The choice of experts.
+struct route_params {
+    uint experts;      // in all
+    uint used;         // of a token, at most 32
+    uint scoring;      // SCORING_*
+    uint normalize;    // whether the weights of the chosen are made to sum to one
+    uint groups;
+    uint used_groups;  // that a token chooses from
+    uint has_bias;
+    uint has_scales;   // whether experts have factors of their own
+    float scale;
+};
+static_assert(sizeof(route_params) == 36, "as on the host");
 
 /// Recurrences of matrices (recur, wkv).
 struct recurrence_params {
@@ -158,6 +175,13 @@ enum {
     MAP_SOFT_CAP,
     MAP_SOFTPLUS,
     MAP_EXP,
+};
+
+// `Scoring` of the backend.
+enum {
+    SCORING_SOFTMAX,
+    SCORING_SIGMOID,
+    SCORING_SOFTMAX_OF_CHOSEN,
 };
 
 // What becomes of each value with another: of a matrix alike, of its row, or of its column.

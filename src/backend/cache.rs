@@ -203,11 +203,19 @@ impl Cache {
     }
 
     /// Bytes that a sequence of `len` positions takes at most, fed `batch` at a time; `usize::MAX` for more than can be
-    /// counted.
-    pub fn bytes(types: CacheTypes, layers: &[LayerShape], len: usize, batch: usize) -> usize {
-        layers
-            .iter()
-            .fold(0, |sum: usize, shape| sum.saturating_add(shape.bytes(types, shape.sees.kept(len, batch))))
+    /// counted. The first `on_device` layers are kept by a GPU.
+    pub fn bytes(
+        types: CacheTypes,
+        layers: &[LayerShape],
+        len: usize,
+        batch: usize,
+        on_device: usize,
+    ) -> usize {
+        let bytes = |(layer, shape): (usize, &LayerShape)| {
+            let kept = shape.sees.kept(len, batch);
+            if layer < on_device { metal::Kept::bytes(types, shape, kept) } else { shape.bytes(types, kept) }
+        };
+        layers.iter().enumerate().map(bytes).fold(0, usize::saturating_add)
     }
 
     /// Forgets all positions from `len` on. Gives how many are left: fewer where a recurrent layer has no state of `len`
@@ -398,7 +406,7 @@ mod tests {
 
     #[test]
     fn memory_is_counted_in_whole_pages() {
-        let bytes = |ty: CacheType, shape, len| Cache::bytes(ty.into(), &[shape], len, 512);
+        let bytes = |ty: CacheType, shape, len| Cache::bytes(ty.into(), &[shape], len, 512, 0);
         // 2 pages of 2 heads, of 32 positions x (4 + 16 padded) numbers of 2 bytes.
         assert_eq!(bytes(CacheType::F16, SHAPE, 33), 2 * 2 * 32 * (4 + 16) * 2);
         assert_eq!(bytes(CacheType::F32, SHAPE, usize::MAX), usize::MAX);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Constant, Matrix};
+use super::{Act, Constant, Matrix};
 
 /// The matrices of several experts, one below the other: `[experts * of, len]`, of which each expert takes some rows.
 pub(crate) struct Grouped {
@@ -30,9 +30,35 @@ pub(crate) struct Slots {
     pub chosen: Vec<usize>,
     /// Experts for a token.
     pub per_token: usize,
+    /// Where a device made the choice and nobody read it. Then there are neither runs nor weights, and slots are in the order
+    /// of the tokens.
+    pub held: Option<Held>,
+}
+
+/// A choice that a device holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// The expert of each slot, a whole number, and its weight: `[tokens, per_token]`.
+    pub experts: Act,
+    pub weights: Act,
+    /// How many experts were to be chosen from.
+    pub count: usize,
 }
 
 impl Slots {
+    /// Of as many tokens, by a choice that a device holds.
+    pub fn held(tokens: usize, per_token: usize, held: Held) -> Self {
+        let slots = tokens * per_token;
+        Slots {
+            runs: Vec::new(),
+            tokens: (0..slots).map(|slot| slot / per_token.max(1)).collect(),
+            weights: Vec::new(),
+            chosen: (0..slots).collect(),
+            per_token,
+            held: Some(held),
+        }
+    }
+
     /// From the experts that each token chose, with their weights: as many for each token.
     pub fn new(chosen: &[Vec<(usize, f32)>]) -> Self {
         let per_token = chosen.first().map_or(0, Vec::len);
@@ -49,6 +75,7 @@ impl Slots {
             weights: Vec::with_capacity(places.len()),
             chosen: vec![0; chosen.len() * per_token],
             per_token,
+            held: None,
         };
         for (slot, (expert, token, i, weight)) in places.into_iter().enumerate() {
             match slots.runs.last_mut() {

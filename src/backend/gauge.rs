@@ -484,6 +484,7 @@ impl Backend for Gauge<'_, '_> {
             weights: Vec::new(),
             chosen: Vec::new(),
             per_token: slots.per_token,
+            held: None,
         };
         let window =
             Grouped { weights: matrix.window(0..there * of), of: *of, first: *first, rows: some, bias: None };

@@ -11,15 +11,17 @@ pub(crate) mod gauge;
 mod ggml;
 pub(crate) mod metal;
 mod recurrence;
+mod router;
 mod state;
 
 pub(crate) use cache::{Cache, LayerShape, Sees};
 pub use cache::{CacheType, CacheTypes};
 pub(crate) use constant::Constant;
-pub(crate) use experts::{Grouped, Slots};
+pub(crate) use experts::{Grouped, Held, Slots};
 pub use gristmill_kernels::activation::Activation;
 pub(crate) use gristmill_kernels::rope::Pairing;
 pub(crate) use recurrence::{Convolution, Recurrence, Scan, Wkv};
+pub(crate) use router::{Router, Scoring};
 pub(crate) use state::{KEPT as KEPT_STATES, State, States};
 
 use std::ops::Range;
@@ -101,6 +103,24 @@ impl Engine {
         }
     }
 
+    /// How many layers, the first ones, keep their keys and values on a device.
+    pub fn layers_on_device(&self) -> usize {
+        match self {
+            Engine::Metal(metal) => metal.layers(),
+            Engine::Cpu | Engine::Ggml(_) => 0,
+        }
+    }
+
+    /// The numbers of a row that was left on the device.
+    pub fn read_left(&self, left: &Left) -> Result<Vec<f32>> {
+        match self {
+            Engine::Metal(metal) => metal.read(&left.row, left.width),
+            Engine::Cpu | Engine::Ggml(_) => {
+                Err(Error::Internal { what: "a row left on a device that is not there" })
+            }
+        }
+    }
+
     /// Has another's loops write the product of `weights` with each row of `x` into `out`; false where that is left to
     /// our own.
     fn multiply(&self, weights: &Matrix, x: &[f32], out: &mut [f32]) -> Result<bool> {
@@ -124,6 +144,16 @@ impl Act {
     pub fn split(self, width: usize) -> Self {
         Act { slot: self.slot, rows: self.rows * self.width / width.max(1), width }
     }
+}
+
+/// A row of numbers that was left on a device, and what was read of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Left {
+    row: metal::Buffer,
+    pub width: usize,
+    /// The largest of the numbers, and the place of the first that is as large; NaN is larger than all others.
+    pub largest: f32,
+    pub place: u32,
 }
 
 /// How many activations a backend holds; see [`Backend::mark`].
@@ -312,12 +342,20 @@ pub(crate) trait Backend {
     fn map(&mut self, map: Map, x: Act) -> Result<()>;
     /// Each row of `x` times the one value of `factors` `[rows, 1]`.
     fn scale_rows(&mut self, x: Act, factors: Act) -> Result<()>;
+    /// The experts of each token by their scores `[tokens, experts]`.
+    fn route(&mut self, router: &Router, scores: Act) -> Result<Slots> {
+        Ok(router.slots(self.read(scores)?))
+    }
     /// `x` `[slots, inputs]` times the transposed matrix of each slot's expert: `[slots, outputs]`.
     fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act>;
     /// Writes to `to` for each token the sum of its rows in `parts`, times `factors` `[tokens, parts]`, in their order.
     fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()>;
     /// Each row of `x` times its weight, in place.
     fn weigh(&mut self, weights: &[f32], x: Act) -> Result<()>;
+    /// Each row of `x` `[slots, width]` times its slot's weight, in place.
+    fn weigh_slots(&mut self, slots: &Slots, x: Act) -> Result<()> {
+        self.weigh(&slots.weights, x)
+    }
     /// For each token the sum of its slots' rows of `x`, times their weights where `weighted`, in the order in which the
     /// token chose them: `[tokens, width]`.
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act>;
@@ -369,6 +407,11 @@ pub(crate) trait Backend {
     }
     /// The numbers of `x`.
     fn read(&mut self, x: Act) -> Result<&[f32]>;
+    /// Leaves the one row of `x` on the device until somebody [reads it](Engine::read_left), and tells its largest value.
+    /// `None` where the numbers are at hand.
+    fn leave(&mut self, _x: Act) -> Result<Option<Left>> {
+        Ok(None)
+    }
     /// Calls `look` with each row of `x` and its number, on all threads.
     fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()>;
     /// Where the activations made so far end.

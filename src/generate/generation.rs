@@ -107,14 +107,19 @@ impl Stepper {
     /// [`Error::NothingFed`] where there are no logits; those of [`Sampler::sample`]; where the file says so of some
     /// token, those of [`Model::tokenizer`](crate::Model::tokenizer).
     pub fn sample(&self, sampler: &mut Sampler) -> Result<u32> {
-        if self.logits().is_empty() {
+        if self.logits.is_empty() {
             return Err(Error::NothingFed);
         }
         let suppressed = match self.model().metadata().contains(SUPPRESS_KEY) {
             true => self.model().tokenizer()?.suppressed_tokens(),
             false => &[],
         };
-        sampler.sample_without(self.logits(), suppressed)
+        if let Some(left) = self.logits.left()
+            && let Some(token) = sampler.of_largest((left.largest, left.place), left.width, suppressed)
+        {
+            return Ok(token);
+        }
+        sampler.sample_without(self.logits.all(self.model())?, suppressed)
     }
 
     /// Continues the sequence. The sampler's penalties see the tokens fed so far.
@@ -126,7 +131,7 @@ impl Stepper {
         sampler: &'a mut Sampler,
         options: GenerateOptions,
     ) -> Result<Generation<'a>> {
-        if self.logits().is_empty() {
+        if self.logits.is_empty() {
             return Err(Error::NothingFed);
         }
         let decoder = self

@@ -8,6 +8,7 @@
 
 mod chat;
 mod generation;
+mod last;
 mod sampler;
 mod stepper;
 

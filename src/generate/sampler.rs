@@ -101,6 +101,21 @@ impl Sampler {
         self.candidates.at(target).ok_or(Error::NoTokenLeft { logits: logits.len() })
     }
 
+    /// What [`Sampler::sample_without`] chooses from `vocabulary` logits of which the largest is known, with the first token
+    /// that has it; `None` where that does not tell.
+    pub(super) fn of_largest(
+        &self,
+        (largest, token): (f32, u32),
+        vocabulary: usize,
+        suppressed: &[u32],
+    ) -> Option<u32> {
+        let options = &self.options;
+        let plain = options.temperature == 0.0 && options.logit_bias.is_empty() && self.history.is_empty();
+        let there = |&banned: &u32| banned != token && (banned as usize) < vocabulary;
+        let tells = plain && largest.is_finite() && options.banned.iter().all(there);
+        (tells && !suppressed.contains(&token)).then_some(token)
+    }
+
     /// The tokens that [`Sampler::sample`] would choose among, each with its probability, the likeliest first.
     ///
     /// Equal logits are in the order of their ids. At temperature 0 there is one token. Draws nothing.

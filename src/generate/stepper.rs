@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::last::Logits;
 use crate::backend::cpu::Workspace;
-use crate::backend::{Cache, CacheTypes, KEPT_STATES};
+use crate::backend::{Act, Backend, Cache, CacheTypes, KEPT_STATES};
 use crate::model::pass::Pass;
 use crate::model::{Model, Network};
 use crate::{Error, Result};
@@ -114,7 +115,7 @@ pub struct Stepper {
     /// How many of the tokens the cache holds: all, or none after a truncation beyond what it still had.
     cached: usize,
     /// Logits after the last token; empty before the first.
-    logits: Vec<f32>,
+    pub(super) logits: Logits,
     work: Workspace,
     cancel: CancelHandle,
 }
@@ -137,22 +138,32 @@ impl Model {
             cache: Cache::new(options.cache, self.network().cache_layers()),
             cached: 0,
             options,
-            logits: Vec::new(),
+            logits: Logits::default(),
             work: Workspace::default(),
             cancel: CancelHandle::default(),
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
+    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted, and for
+    /// forms that the model's GPU does not keep.
+    ///
+    /// What a GPU keeps grows by half, and while it grows what it had is there too.
     pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {
-        cache_bytes(self.network(), types.into(), tokens, BATCH)
+        cache_bytes(self.network(), types.into(), tokens, BATCH, self.layers_on_device())
     }
 }
 
-/// Bytes that the keys, values and states of a sequence of so many tokens take at most, fed `batch` at a time.
-pub(crate) fn cache_bytes(network: &dyn Network, types: CacheTypes, tokens: usize, batch: usize) -> usize {
+/// Bytes that the keys, values and states of a sequence of so many tokens take at most, fed `batch` at a time; the first
+/// `on_device` layers keep theirs on a GPU.
+pub(crate) fn cache_bytes(
+    network: &dyn Network,
+    types: CacheTypes,
+    tokens: usize,
+    batch: usize,
+    on_device: usize,
+) -> usize {
     let states = network.state_len().saturating_mul(KEPT_STATES * size_of::<f32>());
-    Cache::bytes(types, &network.cache_layers(), tokens, batch).saturating_add(states)
+    Cache::bytes(types, &network.cache_layers(), tokens, batch, on_device).saturating_add(states)
 }
 
 impl Stepper {
@@ -183,13 +194,20 @@ impl Stepper {
 
     /// The logits of the next token, one for each token of the vocabulary; empty before the first token, after
     /// [`Stepper::truncate`], and where feeding failed after some of its batches.
+    ///
+    /// On a GPU they are until they are asked for here; a sampler that takes the largest has no need of the others. Empty
+    /// also where the device fails to give them: [`Stepper::sample`] tells why.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        self.logits.all(&self.model).unwrap_or_else(|error| {
+            tracing::debug!(%error, "logits cannot be read");
+            &[]
+        })
     }
 
     /// Bytes that the cache takes at most for a sequence of `tokens` tokens.
     pub fn cache_bytes(&self, tokens: usize) -> usize {
-        cache_bytes(self.model.network(), self.options.cache, tokens, self.options.batch)
+        let on_device = self.model.layers_on_device();
+        cache_bytes(self.model.network(), self.options.cache, tokens, self.options.batch, on_device)
     }
 
     /// A handle that stops this stepper's work from elsewhere.
@@ -218,9 +236,12 @@ impl Stepper {
             let last = done + batch.len() == tokens.len();
             let outputs = if last { vec![batch.len() - 1] } else { vec![] };
             let mut logits = std::mem::take(&mut self.logits);
-            let fed = self.pass(batch, &outputs, |_, row| {
-                logits.clear();
-                logits.extend_from_slice(row);
+            let fed = self.pass(batch, &outputs, |backend, rows| {
+                match backend.leave(rows)? {
+                    Some(left) => logits.set_left(left),
+                    None => logits.set(backend.read(rows)?),
+                }
+                Ok(())
             });
             if fed.is_ok() && !last {
                 logits.clear();
@@ -244,12 +265,14 @@ impl Stepper {
         for batch in tokens.chunks(self.options.batch) {
             let outputs: Vec<usize> = (0..batch.len()).collect();
             let mut last = std::mem::take(&mut self.logits);
-            let fed = self.pass(batch, &outputs, |index, row| {
-                each(done + index, row);
-                if index + 1 == batch.len() {
-                    last.clear();
-                    last.extend_from_slice(row);
+            let fed = self.pass(batch, &outputs, |backend, rows| {
+                let width = rows.width.max(1);
+                let mut rows = backend.read(rows)?.chunks_exact(width);
+                rows.clone().enumerate().for_each(|(index, row)| each(done + index, row));
+                if let Some(row) = rows.next_back() {
+                    last.set(row);
                 }
+                Ok(())
             });
             self.logits = last;
             fed?;
@@ -297,7 +320,7 @@ impl Stepper {
     /// Bytes that passes worked in, and the logits.
     #[cfg(test)]
     pub(crate) fn working_bytes(&self) -> usize {
-        self.work.bytes() + self.logits.len() * size_of::<f32>()
+        self.work.bytes() + self.logits.bytes()
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -309,14 +332,19 @@ impl Stepper {
         Ok(())
     }
 
-    /// One pass; the sequence grows by `batch` only if all of it succeeds.
-    fn pass(&mut self, batch: &[u32], outputs: &[usize], each: impl FnMut(usize, &[f32])) -> Result<()> {
+    /// One pass; the sequence grows by `batch` only if all of it succeeds. `take` has the logits of the tokens `outputs`.
+    fn pass(
+        &mut self,
+        batch: &[u32],
+        outputs: &[usize],
+        take: impl FnOnce(&mut dyn Backend, Act) -> Result<()>,
+    ) -> Result<()> {
         while self.cached < self.tokens.len() {
             let end = self.tokens.len().min(self.cached.saturating_add(self.options.batch));
             let lost = self.tokens.get(self.cached..end).unwrap_or_default().to_vec();
-            self.compute(&lost, &[], |_, _| ())?;
+            self.compute(&lost, &[], |_, _| Ok(()))?;
         }
-        self.compute(batch, outputs, each)?;
+        self.compute(batch, outputs, take)?;
         self.tokens.extend_from_slice(batch);
         Ok(())
     }
@@ -326,7 +354,7 @@ impl Stepper {
         &mut self,
         batch: &[u32],
         outputs: &[usize],
-        mut each: impl FnMut(usize, &[f32]),
+        take: impl FnOnce(&mut dyn Backend, Act) -> Result<()>,
     ) -> Result<()> {
         let Stepper { model, cache, work, cancel, context, .. } = self;
         let (start, context) = (self.cached, *context);
@@ -343,8 +371,7 @@ impl Stepper {
             let network = model.network();
             if let Some(hidden) = network.hidden(&mut pass)? {
                 let logits = network.logits(&mut pass, hidden)?;
-                let rows = backend.read(logits)?.chunks_exact(logits.width.max(1));
-                outputs.iter().zip(rows).for_each(|(&index, row)| each(index, row));
+                take(backend, logits)?;
             }
             Ok(())
         });

@@ -76,7 +76,9 @@ use gristmill_kernels::simd::Level;
 use crate::backend::cpu::cores;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
-use crate::backend::{Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape, Observer, metal};
+use crate::backend::{
+    Act, Backend, BackendKind, Cache, CacheType, Engine, LayerShape, Left, Observer, metal,
+};
 use crate::gguf::Metadata;
 use crate::text::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result};
@@ -672,6 +674,16 @@ impl Model {
     ) -> Result<R> {
         let Inner { engine, threads, level, .. } = &*self.0;
         threads.enter(|team| engine.pass(Cpu::new(*level, engine, team, work).observed(observer), pass))
+    }
+
+    /// How many layers, the first ones, keep their keys and values on a GPU.
+    pub(crate) fn layers_on_device(&self) -> usize {
+        self.0.engine.layers_on_device()
+    }
+
+    /// The numbers of a row that a pass left on the device.
+    pub(crate) fn read_left(&self, left: &Left) -> Result<Vec<f32>> {
+        self.0.engine.read_left(left)
     }
 
     /// A pass over one token, of which nothing is kept but what the backend prepares for the next ones.

@@ -19,10 +19,10 @@ const MATVEC_COLUMNS: u32 = 4;
 /// Tokens from which tiles are multiplied. Of a tile's 64 tokens at least an eighth is then used; below it reading the weights
 /// once for four tokens is cheaper.
 const MATMUL_FROM: u32 = 9;
-/// Outputs, and tokens, of a tile in `matmul`.
+/// Outputs, and tokens, of a tile in `matmul`; in `matmul128` there are twice as many tokens.
 pub const TILE: u32 = 64;
-/// Bytes of the two buffers of two panels of 64 x 16 floats that `matmul` shares.
-const MATMUL_SHARED: u32 = 2 * 2 * 64 * 16 * 4;
+/// Tiles from which those of `matmul128` are taken also where their number is odd: of the last one half is not used.
+const WIDE_FROM: u32 = 9;
 /// Queries of a threadgroup in `attention`, and its simdgroups.
 const QUERIES: u32 = 4;
 const ATTENTION_SIMDS: u32 = 4;
@@ -30,6 +30,8 @@ const ATTENTION_SIMDS: u32 = 4;
 const PART: u32 = 512;
 /// The most threadgroup memory that a kernel may have, in bytes.
 pub const MOST_SHARED: u32 = 32 * 1024;
+/// Values of a part of a row in `top_k`: four for each thread of the most that a threadgroup may have.
+const TOP_PART: u32 = 4 * 1024;
 /// Threads of kernels that have one for each value (or eight of them).
 const EACH: u32 = 64;
 /// Room for [`Launch::params`]: the longest struct of arguments.
@@ -146,17 +148,25 @@ impl Product {
         Launch::new(stem, params).of(self.format).grid([groups, columns, 1], 2 * LANES, 0)
     }
 
-    fn matmul(&self, params: ProductParams, tiles: u32) -> Launch {
+    /// Tiles of `wide` times 64 tokens.
+    fn matmul(&self, params: ProductParams, tiles: u32, wide: u32) -> Launch {
         let groups = [tiles, self.rows.div_ceil(TILE), 1];
-        Launch::new("matmul", params).of(self.format).grid(groups, 4 * LANES, MATMUL_SHARED)
+        let stem = if wide == 1 { "matmul" } else { "matmul128" };
+        // Two buffers of blocks of 72 floats: of 16 inputs for 64 outputs, and for all tokens.
+        let shared = 2 * (1 + wide) * (TILE / 8 * 2) * 72 * 4;
+        Launch::new(stem, params).of(self.format).grid(groups, 4 * LANES, shared)
     }
 
     /// Activations times the transposed matrix. Buffers: weights, activations `[columns, len]`, bias, nothing, results
     /// `[columns, rows]`. What is not there is any buffer.
     pub fn launch(&self) -> Launch {
-        match self.columns < MATMUL_FROM {
-            true => self.matvec(self.params()),
-            false => self.matmul(self.params(), self.columns.div_ceil(TILE)),
+        let tiles = self.columns.div_ceil(TILE);
+        match tiles {
+            _ if self.columns < MATMUL_FROM => self.matvec(self.params()),
+            _ if tiles.is_multiple_of(2) || tiles >= WIDE_FROM => {
+                self.matmul(self.params(), tiles.div_ceil(2), 2)
+            }
+            _ => self.matmul(self.params(), tiles, 1),
         }
     }
 
@@ -169,7 +179,7 @@ impl Product {
     /// As [`Product::by_slot`] for slots sorted by expert: the fourth buffer is `[tiles][3]`: expert, first slot, the one
     /// behind the last; at most [`TILE`] slots each.
     pub fn by_tile(&self, of: u32, first: u32, tiles: u32) -> Launch {
-        self.matmul(ProductParams { of, first, by_expert: 1, ..self.params() }, tiles)
+        self.matmul(ProductParams { of, first, by_expert: 1, ..self.params() }, tiles, 1)
     }
 }
 
@@ -317,6 +327,12 @@ pub fn rms_norm(rows: u32, width: u32, eps: f32) -> Launch {
     norm("rms_norm", rows, width, eps)
 }
 
+/// Adds rows, and gives the root mean square norm of each sum: bit by bit what [`with`] and [`rms_norm`] give. Buffers:
+/// activations `[rows, width]`, in place, what is added, weights, results (which may be one of the first two).
+pub fn add_rms_norm(rows: u32, width: u32, eps: f32) -> Launch {
+    norm("add_rms_norm", rows, width, eps)
+}
+
 /// Layer norm of each row. Buffers: activations `[rows, width]`, weights, biases, results (which may be the activations).
 pub fn layer_norm(rows: u32, width: u32, eps: f32) -> Launch {
     norm("layer_norm", rows, width, eps)
@@ -418,15 +434,101 @@ pub fn combine(tokens: u32, width: u32, per_token: u32, weighted: bool) -> Launc
     Launch::new("combine", params).each(width, tokens)
 }
 
-/// The `k` largest values of each row, `k` at most `width`. Buffers: `[rows, width]`, the values `[rows, k]`, their places
-/// `[rows, k]`.
-pub fn top_k(rows: u32, width: u32, k: u32) -> Launch {
-    let simds = width.div_ceil(4 * LANES).clamp(1, 32);
-    Launch::new("top_k", TopKParams { rows, width, k, simds }).grid(
-        [rows, 1, 1],
-        simds * LANES,
-        2 * 4 * LANES,
-    )
+/// The largest values of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct TopK {
+    /// Rows.
+    pub rows: u32,
+    /// Values of a row.
+    pub width: u32,
+    /// How many are wanted, at most `width`.
+    pub k: u32,
+}
+
+impl TopK {
+    /// Parts in which a row is looked through: a long one would keep a single core busy, and all others waiting.
+    pub fn parts(&self) -> u32 {
+        if self.k == 1 { self.width.div_ceil(TOP_PART).max(1) } else { 1 }
+    }
+
+    fn of(self, part: u32, has_ids: bool) -> Launch {
+        let TopK { rows, width, k } = self;
+        let (parts, simds) = (width.div_ceil(part.max(1)), part.div_ceil(4 * LANES).clamp(1, 32));
+        let params = TopKParams { rows, width, k, simds, part, parts, has_ids: u32::from(has_ids) };
+        Launch::new("top_k", params).grid([rows, parts, 1], simds * LANES, 2 * 4 * LANES)
+    }
+
+    /// Buffers: `[rows, width]`, any, the values `[rows, parts, k]`, their places shaped alike.
+    pub fn launch(self) -> Launch {
+        self.of(if self.parts() > 1 { TOP_PART } else { self.width }, false)
+    }
+
+    /// Of what the parts left, where there are several. Buffers: the values and the places that [`TopK::launch`] gave, the
+    /// values `[rows, k]`, their places.
+    pub fn join(self) -> Launch {
+        let width = self.parts() * self.k;
+        TopK { width, ..self }.of(width, true)
+    }
+}
+
+/// What a router makes of its scores; the numbers are those of `metal/params.h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Scoring {
+    /// Shares of all experts.
+    Softmax,
+    /// Each expert by itself.
+    Sigmoid,
+    /// Shares of the chosen experts alone.
+    SoftmaxOfChosen,
+}
+
+/// The choice of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// What is made of the scores.
+    pub scoring: Scoring,
+    /// Experts in all.
+    pub experts: u32,
+    /// Experts of a token.
+    pub used: u32,
+    /// Groups of experts, and how many of them a token chooses from.
+    pub groups: [u32; 2],
+    /// Whether the weights of the chosen are made to sum to one.
+    pub normalize: bool,
+    /// Factor of all weights.
+    pub scale: f32,
+    /// Whether there is a bias, and whether experts have factors of their own.
+    pub has: [bool; 2],
+}
+
+impl Route {
+    fn shared(&self) -> u32 {
+        self.experts.saturating_mul(2).saturating_add(self.groups[0]).saturating_mul(4)
+    }
+
+    /// Whether the kernel has room for so many experts: a lane for each that is chosen.
+    pub fn fits(&self) -> bool {
+        self.used <= LANES && self.used <= self.experts && self.shared() <= MOST_SHARED
+    }
+
+    /// Buffers: scores `[tokens, experts]`, biases and factors `[experts]`, the chosen `[tokens, used]`, their weights shaped
+    /// alike.
+    pub fn launch(&self, tokens: u32) -> Launch {
+        let [has_bias, has_scales] = self.has.map(u32::from);
+        let params = RouteParams {
+            experts: self.experts,
+            used: self.used,
+            scoring: self.scoring as u32,
+            normalize: u32::from(self.normalize),
+            groups: self.groups[0],
+            used_groups: self.groups[1],
+            has_bias,
+            has_scales,
+            scale: self.scale,
+        };
+        Launch::new("route", params).grid([tokens, 1, 1], LANES, self.shared())
+    }
 }
 
 /// A recurrence of matrices: `crate::recurrence` has the formulas.

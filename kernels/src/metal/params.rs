@@ -181,7 +181,7 @@ params! {
         weighted: u32,
     }
     /// The largest values of each row.
-    TopKParams = "top_k_params", 16 {
+    TopKParams = "top_k_params", 28 {
         /// Rows.
         rows: u32,
         /// Values of a row.
@@ -190,6 +190,33 @@ params! {
         k: u32,
         /// Simdgroups of a threadgroup.
         simds: u32,
+        /// Values of a part of a row.
+        part: u32,
+        /// Parts of a row.
+        parts: u32,
+        /// Whether values bring their places along.
+        has_ids: u32,
+    }
+    /// The choice of experts.
+    RouteParams = "route_params", 36 {
+        /// Experts in all.
+        experts: u32,
+        /// Experts of a token, at most 32.
+        used: u32,
+        /// What is made of the scores.
+        scoring: u32,
+        /// Whether the weights of the chosen are made to sum to one.
+        normalize: u32,
+        /// Groups of experts.
+        groups: u32,
+        /// Groups that a token chooses from.
+        used_groups: u32,
+        /// Whether there is a bias.
+        has_bias: u32,
+        /// Whether experts have factors of their own.
+        has_scales: u32,
+        /// Factor of all weights.
+        scale: f32,
     }
     /// Recurrences of matrices.
     RecurrenceParams = "recurrence_params", 28 {

@@ -79,6 +79,15 @@ fn names_of_functions_count_as_on_the_gpu() {
     for (with, name) in withs {
         assert_eq!(order("WITH")[kind(launch::with(with, 1, 1))], name);
     }
+    use launch::Scoring as S;
+    let scorings = [
+        (S::Softmax, "SCORING_SOFTMAX"),
+        (S::Sigmoid, "SCORING_SIGMOID"),
+        (S::SoftmaxOfChosen, "SCORING_SOFTMAX_OF_CHOSEN"),
+    ];
+    for (scoring, name) in scorings {
+        assert_eq!(order("SCORING")[scoring as usize], name);
+    }
 }
 
 #[test]
@@ -91,6 +100,8 @@ fn tile_sizes_are_those_of_the_kernels() {
     says("matmul.metal", "ushort TILE = 64;");
     says("matmul.metal", "ushort DEPTH = 16;");
     says("matmul.metal", "ushort MATMUL_THREADS = 128;");
+    says("matmul.metal", "ushort BLOCK = 64 + 8;");
+    says("matmul.metal", "matmul<format, 8>");
     says("attention.metal", "ushort ATTENTION_SIMDS = 4;");
     says("attention.metal", "ushort QUERIES = 4;");
 }
@@ -253,5 +264,5 @@ fn kernels_number_their_buffers_in_the_order_of_their_arguments() {
             kernels += 1;
         }
     }
-    assert_eq!(kernels, 22, "kernels and templates of them");
+    assert_eq!(kernels, 24, "kernels and templates of them");
 }

@@ -75,13 +75,18 @@ fn a_missing_barrier_shows_in_some_order_of_the_threads() {
     for (right_text, wrong_text) in [
         // Between unpacking a step and multiplying it.
         (
-            "        threadgroup_barrier(mem_flags::mem_threadgroup);\n    }\n\n    threadgroup float *tile",
-            "    }\n\n    threadgroup float *tile",
+            "        threadgroup_barrier(mem_flags::mem_threadgroup);\n    }\n\n    // Half of",
+            "    }\n\n    // Half of",
         ),
         // Between the tile's results and their way out.
         (
-            "    threadgroup_barrier(mem_flags::mem_threadgroup);\n    for (ushort i = t;",
-            "    for (ushort i = t;",
+            "        threadgroup_barrier(mem_flags::mem_threadgroup);\n        for (ushort i = t;",
+            "        for (ushort i = t;",
+        ),
+        // Between one half of the tile on its way out and the other.
+        (
+            "            }\n        }\n        threadgroup_barrier(mem_flags::mem_threadgroup);\n    }\n}",
+            "            }\n        }\n    }\n}",
         ),
     ] {
         let mut device = faulty!("matmul.metal", right_text, wrong_text);
@@ -95,8 +100,8 @@ fn threadgroup_memory_that_nobody_wrote_shows() {
     // Half of the activations of a step are not copied.
     let mut device = faulty!(
         "matmul.metal",
-        "                x_to[k] = a[k];\n",
-        "                if (t % 2 == 0) x_to[k] = a[k];\n"
+        "                x_to[1] = float4",
+        "                if (t % 2 == 0) x_to[1] = float4"
     );
     assert!(shows(&mut device, &right));
 }

@@ -5,7 +5,7 @@ use gristmill_kernels::metal::launch::{self, Launch, Map, With};
 use gristmill_kernels::rope::{Pairing, rotate};
 
 use crate::device;
-use crate::emulator::Emulator;
+use crate::emulator::{Buffer, Emulator};
 use crate::numbers::{ROUNDING, Random};
 
 /// Runs a kernel that changes its first buffer in place.
@@ -46,6 +46,19 @@ fn norms_are_right() {
         let (rows, w) = (rows as u32, width as u32);
         device.run(&launch::rms_norm(rows, w, eps), &[input, weights, rms]);
         device.run(&launch::layer_norm(rows, w, eps), &[input, weights, biases, layer]);
+        // A sum on the way, with the bits of two kernels; its results may take the place of what was added.
+        let (other, sum) = (device.floats(&random.floats(x.len())), device.floats(&x));
+        let (sums, apart) = (device.floats(&x), device.room(4 * x.len()));
+        device.run(&launch::with(With::Add, rows, w), &[sum, other]);
+        device.run(&launch::rms_norm(rows, w, eps), &[sum, weights, apart]);
+        device.run(&launch::add_rms_norm(rows, w, eps), &[sums, other, weights, other]);
+        for (found, expected) in [(sums, sum), (other, apart)] {
+            assert_eq!(
+                device.read(found, x.len()),
+                device.read(expected, x.len()),
+                "add_rms_norm of {width}"
+            );
+        }
         let above = in_place(&mut device, &launch::sparse(rows, w, 0.5), &x, &[]);
         let (rms, layer) = (device.read(rms, x.len()), device.read(layer, x.len()));
         // Roundings of a term on its way into a sum, and some of what is made of the sum.
@@ -286,11 +299,28 @@ fn slots_of_a_token_are_added_in_the_order_of_its_choice() {
     }
 }
 
+/// Writes the largest of `input` to `values` and `places`, by way of parts where the launches want that.
+fn top_k(
+    device: &mut Emulator,
+    (rows, width, k): (usize, usize, usize),
+    [input, values, places]: [Buffer; 3],
+) {
+    let top = launch::TopK { rows: rows as u32, width: width as u32, k: k as u32 };
+    let room = 4 * rows * top.parts() as usize * k;
+    if top.parts() == 1 {
+        return device.run(&top.launch(), &[input, input, values, places]);
+    }
+    let parts = [device.room(room), device.room(room)];
+    device.run(&top.launch(), &[input, input, parts[0], parts[1]]);
+    device.run(&top.join(), &[parts[0], parts[1], values, places]);
+}
+
 #[test]
 fn the_largest_come_first_and_of_equal_ones_the_earlier() {
     let mut device = device!();
     let mut random = Random(6);
-    for (rows, width, k) in [(1usize, 1usize, 1usize), (3, 31, 31), (2, 129, 40), (1, 5000, 1), (1, 5000, 64)]
+    for (rows, width, k) in
+        [(1usize, 1usize, 1usize), (3, 31, 31), (2, 129, 40), (1, 5000, 1), (1, 5000, 64), (2, 12289, 1)]
     {
         // Few different values, so that many are equal.
         let mut x: Vec<f32> = (0..rows * width).map(|_| random.below(50) as f32 - 25.0).collect();
@@ -298,7 +328,7 @@ fn the_largest_come_first_and_of_equal_ones_the_earlier() {
         x[width / 2] = f32::NEG_INFINITY;
         let input = device.floats(&x);
         let (values, places) = (device.room(4 * rows * k), device.room(4 * rows * k));
-        device.run(&launch::top_k(rows as u32, width as u32, k as u32), &[input, values, places]);
+        top_k(&mut device, (rows, width, k), [input, values, places]);
         let (values, places) = (device.read(values, rows * k), device.read_ids(places, rows * k));
         for (row, x) in x.chunks_exact(width).enumerate() {
             let mut order: Vec<usize> = (0..width).collect();
@@ -310,6 +340,12 @@ fn the_largest_come_first_and_of_equal_ones_the_earlier() {
     }
     let input = device.floats(&[1.0, f32::INFINITY, f32::NAN, -f32::NAN, 2.0]);
     let (values, places) = (device.room(20), device.room(20));
-    device.run(&launch::top_k(1, 5, 5), &[input, values, places]);
+    top_k(&mut device, (1, 5, 5), [input, values, places]);
     assert_eq!(device.read_ids(places, 5), [2, 3, 1, 4, 0], "NaN comes before everything");
+    let mut x = vec![1.0; 9000];
+    (x[4500], x[8500]) = (f32::NAN, f32::NAN);
+    let input = device.floats(&x);
+    top_k(&mut device, (1, 9000, 1), [input, values, places]);
+    assert_eq!(device.read_ids(places, 1), [4500]);
+    assert!(device.read(values, 1)[0].is_nan());
 }

@@ -39,6 +39,7 @@ fn every_kernel_of_every_format_is_there() {
     let found = device.kernels();
     let mut expected: Vec<String> = [
         "activate",
+        "add_rms_norm",
         "attention_join",
         "blend",
         "combine",
@@ -49,6 +50,7 @@ fn every_kernel_of_every_format_is_there() {
         "recur",
         "rms_norm",
         "rope",
+        "route",
         "scan",
         "select_rows",
         "sparse",
@@ -58,7 +60,7 @@ fn every_kernel_of_every_format_is_there() {
     ]
     .map(str::to_owned)
     .to_vec();
-    for stem in ["matvec", "matvec4", "matmul", "lookup"] {
+    for stem in ["matvec", "matvec4", "matmul", "matmul128", "lookup"] {
         expected.extend(GgmlType::COMPUTABLE.iter().map(|ty| format!("{stem}_{}", ty.name().to_lowercase())));
     }
     for stem in ["attention", "attention3", "keep"] {

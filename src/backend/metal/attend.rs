@@ -16,7 +16,7 @@ use super::gpu::{Gpu, internal, size};
 use super::host::Arg;
 use super::memory::Buffer;
 use crate::backend::cache::ROLLBACK;
-use crate::backend::{Act, Attention, Backend, Cache, CacheType, LayerShape};
+use crate::backend::{Act, Attention, Backend, Cache, CacheType, CacheTypes, LayerShape};
 use crate::{Error, Result};
 
 /// Bytes that the parts of positions may leave to be joined: of more tokens some come after the others.
@@ -38,11 +38,27 @@ impl Kept {
     pub fn first(&self) -> usize {
         self.first
     }
+
+    /// Bytes of a layer that had to have room for so many positions; `usize::MAX` for more than can be counted.
+    pub fn bytes(types: CacheTypes, shape: &LayerShape, positions: usize) -> usize {
+        let row = |dim: usize| {
+            let dim = u32::try_from(dim).ok().filter(|&dim| dim < 1 << 30)?;
+            Some(cache_row(format(types).ok()?, dim).1 as usize)
+        };
+        let rows = shape.heads.saturating_mul(capacity(positions));
+        row(shape.key_dim)
+            .zip(row(shape.value_dim))
+            .map_or(usize::MAX, |(key, value)| rows.saturating_mul(key + value))
+    }
+}
+
+/// Positions that a buffer gets where so many are needed: half as many again, so that a sequence that grows is copied seldom.
+fn capacity(needed: usize) -> usize {
+    needed.saturating_add(needed / 2).checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX)
 }
 
 /// The format in which kernels keep keys and values.
-fn format(cache: &Cache) -> Result<GgmlType> {
-    let types = cache.types();
+fn format(types: CacheTypes) -> Result<GgmlType> {
     if types.keys != types.values {
         let feature = format!("keys of {} beside values of {}", types.keys.name(), types.values.name());
         return Err(Error::DeviceUnsupported { feature, hint: "keep both in one form" });
@@ -70,7 +86,7 @@ impl Gpu<'_> {
         let shape = spec.shape;
         let (tokens, end) = (queries.rows, start + queries.rows);
         let mut launch = launch::Attention {
-            cache: format(cache)?,
+            cache: format(cache.types())?,
             tokens: size(tokens)?,
             heads: size(spec.heads)?,
             kv_heads: size(shape.heads)?,
@@ -171,8 +187,7 @@ impl Gpu<'_> {
         if !kept.as_ref().is_some_and(|kept| fits(kept) && kept.buffers.iter().all(Buffer::is_own)) {
             let capacity = match kept {
                 Some(kept) if fits(kept) => kept.capacity,
-                // Half as many again: a sequence that grows is copied seldom.
-                _ => (needed + needed / 2).next_multiple_of(BLOCK),
+                _ => capacity(needed),
             };
             let mut made = Vec::new();
             for dim in [shape.key_dim, shape.value_dim] {

@@ -3,19 +3,16 @@
 
 use std::ops::Range;
 
-use gristmill_kernels::metal::launch::{self, TILE, With};
+use gristmill_kernels::metal::launch::{self, TopK, With};
 
 use super::device::Place;
 use super::host::{Arg, Host};
 use super::memory::Buffer;
 use crate::backend::{
-    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Map, Mark, Matrix, Norm,
-    Recurrence, Scan, Slots, State, States, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Left, Map, Mark, Matrix,
+    Norm, Recurrence, Router, Scan, Slots, State, States, Turns, Wkv,
 };
 use crate::{Error, Result};
-
-/// Slots of an expert, on average, from which tiles of them are multiplied: as for tokens.
-const TILES_FROM: usize = 9;
 
 /// The operations of one pass.
 pub(super) struct Gpu<'a> {
@@ -33,7 +30,7 @@ pub(super) fn size(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| internal("a size that a kernel cannot have"))
 }
 
-fn sizes<const N: usize>(all: [usize; N]) -> Result<[u32; N]> {
+pub(super) fn sizes<const N: usize>(all: [usize; N]) -> Result<[u32; N]> {
     let mut found = [0; N];
     for (to, from) in found.iter_mut().zip(all) {
         *to = size(from)?;
@@ -71,7 +68,7 @@ impl<'a> Gpu<'a> {
         }
     }
 
-    fn reads(&self, x: Act) -> Result<Arg> {
+    pub(super) fn reads(&self, x: Act) -> Result<Arg> {
         Ok(Arg::read(&self.buffer(x)?))
     }
 
@@ -92,11 +89,17 @@ impl<'a> Gpu<'a> {
             return Err(internal("a norm of another width"));
         }
         let [rows, width] = sizes([x.rows, x.width])?;
-        let from = self.reads(x)?;
+        let buffer = self.buffer(x)?;
+        let from = Arg::read(&buffer);
         match norm {
             Norm::Rms { weight, eps } => {
                 let weight = self.host.constant(weight, as_it_is)?;
-                self.host.run(&launch::rms_norm(rows, width, *eps), &[from, weight, to])
+                match self.host.take_sum([rows, width], &buffer) {
+                    Some([x, y]) => {
+                        self.host.run(&launch::add_rms_norm(rows, width, *eps), &[x, y, weight, to])
+                    }
+                    None => self.host.run(&launch::rms_norm(rows, width, *eps), &[from, weight, to]),
+                }
             }
             Norm::Layer { weight, bias, eps } => {
                 let weight = self.host.constant(weight, as_it_is)?;
@@ -121,7 +124,7 @@ impl<'a> Gpu<'a> {
         self.with(with, x, numbers)
     }
 
-    fn rows_of(rows: &[usize], count: usize) -> Result<Vec<u32>> {
+    pub(super) fn rows_of(rows: &[usize], count: usize) -> Result<Vec<u32>> {
         if rows.iter().any(|&row| row >= count) {
             return Err(internal("a row beyond the end"));
         }
@@ -239,39 +242,20 @@ impl Backend for Gpu<'_> {
         self.with(With::RowFactor, x, factors)
     }
 
-    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
-        let Grouped { weights: matrix, of, first, rows, bias } = weights;
-        let experts = matrix.rows / of.max(&1);
-        if x.width != matrix.len
-            || x.rows != slots.tokens.len()
-            || first + rows > *of
-            || slots.runs.iter().any(|(expert, _)| *expert >= experts)
-            || bias.as_ref().is_some_and(|bias| bias.len() != experts * rows)
-        {
-            return Err(internal("slots of experts that do not belong to their activations"));
+    fn route(&mut self, router: &Router, scores: Act) -> Result<Slots> {
+        self.choose_experts(router, scores)
+    }
+
+    fn weigh_slots(&mut self, slots: &Slots, x: Act) -> Result<()> {
+        if slots.tokens.len() != x.rows {
+            return Err(internal("as many weights as there are rows"));
         }
-        let [len, count, columns, of, first] = sizes([matrix.len, *rows, x.rows, *of, *first])?;
-        let product = launch::Product { format: matrix.ty, len, rows: count, columns, bias: bias.is_some() };
-        let (act, out) = self.make(x.rows, *rows)?;
-        let mut whose = Vec::new();
-        let launch = if x.rows < TILES_FROM * slots.runs.len() {
-            for (expert, run) in &slots.runs {
-                whose.extend(std::iter::repeat_n(size(*expert)?, run.len()));
-            }
-            product.by_slot(of, first)
-        } else {
-            for (expert, run) in &slots.runs {
-                for start in run.clone().step_by(TILE as usize) {
-                    whose.extend(sizes([*expert, start, run.end.min(start + TILE as usize)])?);
-                }
-            }
-            product.by_tile(of, first, size(whose.len() / 3)?)
-        };
-        let whose = self.host.upload(&whose)?;
-        let bias = self.optional(bias.as_ref(), x)?;
-        let args = [self.host.weights(matrix)?, self.reads(x)?, bias, whose, Arg::write(&out)];
-        self.host.run(&launch, &args)?;
-        Ok(act)
+        let weights = self.slot_weights(slots)?;
+        self.with(With::RowFactor, x, weights)
+    }
+
+    fn linear_grouped(&mut self, weights: &Grouped, slots: &Slots, x: Act) -> Result<Act> {
+        self.multiply_by_expert(weights, slots, x)
     }
 
     fn blend(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
@@ -296,18 +280,7 @@ impl Backend for Gpu<'_> {
     }
 
     fn combine(&mut self, slots: &Slots, weighted: bool, x: Act) -> Result<Act> {
-        let tokens = slots.chosen.len() / slots.per_token.max(1);
-        if slots.weights.len() != x.rows {
-            return Err(internal("slots of experts that do not belong to their activations"));
-        }
-        let chosen = Self::rows_of(&slots.chosen, x.rows)?;
-        let [count, width, per_token] = sizes([tokens, x.width, slots.per_token])?;
-        let (act, out) = self.make(tokens, x.width)?;
-        let chosen = self.host.upload(&chosen)?;
-        let weights = self.host.upload(&slots.weights)?;
-        let args = [self.reads(x)?, chosen, weights, Arg::write(&out)];
-        self.host.run(&launch::combine(count, width, per_token, weighted), &args)?;
-        Ok(act)
+        self.combine_slots(slots, weighted, x)
     }
 
     fn scale_columns(&mut self, factors: &Constant, x: Act) -> Result<()> {
@@ -450,8 +423,9 @@ impl Backend for Gpu<'_> {
         if (x.rows, x.width) != (y.rows, y.width) {
             return Err(internal("a sum of matrices of different sizes"));
         }
-        let y = self.reads(y)?;
-        self.with(With::Add, x, y)
+        let [rows, width] = sizes([x.rows, x.width])?;
+        let (x, y) = (self.writes(x)?, self.reads(y)?);
+        self.host.add(launch::with(With::Add, rows, width), [rows, width], x, y)
     }
 
     fn select(&mut self, x: Act, rows: &[usize]) -> Result<Act> {
@@ -477,6 +451,36 @@ impl Backend for Gpu<'_> {
     fn read(&mut self, x: Act) -> Result<&[f32]> {
         let buffer = self.buffer(x)?;
         self.host.read(&buffer, x.rows * x.width)
+    }
+
+    fn leave(&mut self, x: Act) -> Result<Option<Left>> {
+        if x.rows != 1 || x.width == 0 {
+            return Err(internal("not one row to be left"));
+        }
+        let width = size(x.width)?;
+        let row = self.host.buffer(x.width * size_of::<f32>(), Place::Shared, "logits")?;
+        let from = self.reads(x)?;
+        let copy = launch::copy_columns(1, width, [width, 0], [width, 0]);
+        self.host.run(&copy, &[from.clone(), Arg::write(&row)])?;
+
+        let top = TopK { rows: 1, width, k: 1 };
+        let mark = self.mark();
+        let found = self.make(1, 2)?.1;
+        let [value, place] = [Arg::write(&found), Arg::write(&found).at(size_of::<f32>())];
+        if top.parts() == 1 {
+            self.host.run(&top.launch(), &[from, value.clone(), value, place])?;
+        } else {
+            let mut room = || -> Result<Buffer> { Ok(self.make(1, top.parts() as usize)?.1) };
+            let (values, places) = (room()?, room()?);
+            self.host
+                .run(&top.launch(), &[from, Arg::write(&values), Arg::write(&values), Arg::write(&places)])?;
+            self.host.run(&top.join(), &[Arg::read(&values), Arg::read(&places), value, place])?;
+        }
+        self.release(mark);
+        match *self.host.read(&found, 2)? {
+            [largest, place] => Ok(Some(Left { row, width: x.width, largest, place: place.to_bits() })),
+            _ => Err(internal("a value and its place")),
+        }
     }
 
     fn look_at_rows(&mut self, x: Act, look: &(dyn Fn(usize, &[f32]) + Sync)) -> Result<()> {

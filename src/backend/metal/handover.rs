@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::gpu::Gpu;
 use crate::backend::cpu::Cpu;
 use crate::backend::{
-    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Map, Mark, Matrix, Norm,
-    Recurrence, Scan, Slots, States, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Left, Map, Mark, Matrix,
+    Norm, Recurrence, Router, Scan, Slots, States, Turns, Wkv,
 };
 use crate::{Error, Result};
 
@@ -93,6 +93,8 @@ impl Backend for Handover<'_, '_> {
         activate(activation: Activation, x: Act) -> ();
         map(map: Map, x: Act) -> ();
         scale_rows(x: Act, factors: Act) -> ();
+        route(router: &Router, scores: Act) -> Slots;
+        weigh_slots(slots: &Slots, x: Act) -> ();
         linear_grouped(weights: &Grouped, slots: &Slots, x: Act) -> Act;
         blend(to: Act, parts: &[Act], factors: &[f32]) -> ();
         weigh(weights: &[f32], x: Act) -> ();
@@ -108,6 +110,7 @@ impl Backend for Handover<'_, '_> {
         wkv(by: &Wkv, state: Act, inputs: [Act; 6]) -> Act;
         add(x: Act, y: Act) -> ();
         select(x: Act, rows: &[usize]) -> Act;
+        leave(x: Act) -> Option<Left>;
         write(width: usize, numbers: &[f32]) -> Act;
     }
 

@@ -84,11 +84,22 @@ impl Hazards {
     }
 }
 
+/// A sum `x += y` that was asked for last: a norm of it may do it on its way.
+struct Sum {
+    launch: Launch,
+    x: Arg,
+    y: Arg,
+    /// Rows and width.
+    shape: [u32; 2],
+}
+
 /// A device with what it holds.
 pub(super) struct Host {
     device: Box<dyn Device>,
     memory: Memory,
     hazards: Hazards,
+    /// What was asked for after everything else, and is not yet asked of the device.
+    sum: Option<Sum>,
     /// Whether work was asked for that is not done.
     busy: bool,
     constants: HashMap<usize, (Constant, Buffer)>,
@@ -111,6 +122,7 @@ impl Host {
             device,
             memory,
             hazards: Hazards::default(),
+            sum: None,
             busy: false,
             constants: HashMap::new(),
             weights: HashMap::new(),
@@ -232,8 +244,30 @@ impl Host {
         }
     }
 
+    /// Asks for `x += y`, by a kernel of these two.
+    pub fn add(&mut self, launch: Launch, shape: [u32; 2], x: Arg, y: Arg) -> Result<()> {
+        self.flush()?;
+        self.busy = true;
+        self.sum = Some(Sum { launch, x, y, shape });
+        Ok(())
+    }
+
+    /// Takes back a sum to `x` that was asked for last: `x` and `y`.
+    pub fn take_sum(&mut self, shape: [u32; 2], x: &Buffer) -> Option<[Arg; 2]> {
+        let sum = self.sum.take_if(|sum| sum.shape == shape && sum.x.buffer.id() == x.id())?;
+        Some([sum.x, sum.y])
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self.sum.take() {
+            Some(Sum { launch, x, y, .. }) => self.run(&launch, &[x, y]),
+            None => Ok(()),
+        }
+    }
+
     /// Asks for a kernel.
     pub fn run(&mut self, launch: &Launch, args: &[Arg]) -> Result<()> {
+        self.flush()?;
         if launch.groups.contains(&0) {
             return Ok(());
         }
@@ -249,6 +283,7 @@ impl Host {
 
     /// Asks for a copy.
     pub fn copy(&mut self, from: (&Buffer, usize), to: (&Buffer, usize), bytes: usize) -> Result<()> {
+        self.flush()?;
         self.busy = true;
         self.hazards.clear();
         self.device.copy((from.0.id(), from.1), (to.0.id(), to.1), bytes)
@@ -256,11 +291,13 @@ impl Host {
 
     /// Waits until all is done.
     pub fn finish(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.busy) {
+        if !self.busy {
             return Ok(());
         }
+        let asked = self.flush();
+        self.busy = false;
         self.hazards.clear();
-        let done = self.device.finish();
+        let done = asked.and(self.device.finish());
         // The last buffer for uploads is the largest, or as large as any.
         let all = self.uploads.len();
         self.uploads.drain(..all.saturating_sub(1));

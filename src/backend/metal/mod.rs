@@ -1,7 +1,8 @@
 //! The operations on Apple's GPUs, by the kernels of `gristmill_kernels::metal`.
 //!
 //! ```text
-//! gpu, attend    which kernel, with which buffers, in what order       host     what lasts: weights, constants, barriers
+//! gpu, attend,   which kernel, with which buffers, in what order       host     what lasts: weights, constants, barriers
+//!   experts
 //! handover       the first layers here, the others on the CPU          memory   buffers and their account
 //! check          every kernel against the CPU                         device   what a GPU is asked for: apple, or an emulator
 //! ```
@@ -13,6 +14,7 @@ mod apple;
 mod attend;
 mod check;
 mod device;
+mod experts;
 mod gpu;
 mod handover;
 mod host;
@@ -71,5 +73,18 @@ impl Metal {
         // What was asked for last may be what is kept: whether that was done is known only now.
         host.finish()?;
         Ok(done)
+    }
+
+    /// How many layers it takes: the first ones.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// The first numbers of a buffer that outlives its pass.
+    pub fn read(&self, buffer: &Buffer, floats: usize) -> Result<Vec<f32>> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a later pass left undone is nothing to this.
+        host.begin();
+        Ok(host.read(buffer, floats)?.to_vec())
     }
 }

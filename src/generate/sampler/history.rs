@@ -41,6 +41,10 @@ impl History {
         self.counts.clear();
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.recent.is_empty()
+    }
+
     /// Each token of the window, once, with its count (at least 1), in no fixed order.
     pub fn counts(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.counts.iter().map(|(&token, &count)| (token, count))

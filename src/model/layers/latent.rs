@@ -101,6 +101,7 @@ fn head_slots(tokens: usize, heads: usize) -> Slots {
         weights: Vec::new(),
         chosen: (0..tokens).flat_map(|token| (0..heads).map(move |head| head * tokens + token)).collect(),
         per_token: 1,
+        held: None,
     }
 }
 

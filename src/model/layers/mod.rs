@@ -16,11 +16,12 @@ mod narrow;
 mod per_layer;
 mod rank;
 
+pub(crate) use crate::backend::{Router, Scoring};
 pub(crate) use attention::{Heads, SelfAttention, Temperature};
 pub(crate) use decoder::{Block, Decoder, Mixer, Sizes, Turned};
 pub(crate) use delta_net::{DeltaNet, convolution};
 pub(crate) use encoder::{Encoder, EncoderLayer};
-pub(crate) use experts::{Experts, Router, Scoring, Shared};
+pub(crate) use experts::{Experts, Shared};
 pub(crate) use feed_forward::{Dense, FeedForward};
 pub(crate) use kept_attention::KeptAttention;
 pub(crate) use latent::LatentAttention;

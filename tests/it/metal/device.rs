@@ -34,6 +34,10 @@ pub struct Asked {
     pub writes: usize,
     pub copies: usize,
     pub finishes: usize,
+    /// Bytes that only the device has to read and write.
+    pub private: usize,
+    /// Bytes that the host read.
+    pub read: usize,
 }
 
 /// What was asked for and not begun: as on a device, what the host writes meanwhile is there before.
@@ -80,7 +84,10 @@ impl Device for Emulated {
         &self.about
     }
 
-    fn allocate(&mut self, bytes: usize, _: Place) -> Result<u64> {
+    fn allocate(&mut self, bytes: usize, place: Place) -> Result<u64> {
+        if place == Place::Private {
+            self.asked.lock().unwrap().private += bytes;
+        }
         self.emulator.try_room(bytes).map(|buffer| buffer.0).map_err(failed)
     }
 
@@ -114,6 +121,7 @@ impl Device for Emulated {
     fn read(&mut self, buffer: u64, offset: usize, to: &mut [u8]) -> Result<()> {
         let bytes = self.emulator.try_read_at(Buffer(buffer), offset, to.len()).map_err(failed)?;
         to.copy_from_slice(&bytes);
+        self.asked.lock().unwrap().read += to.len();
         Ok(())
     }
 

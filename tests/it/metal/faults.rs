@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use gristmill::generate::StepperOptions;
+use gristmill::generate::{Sampler, SamplerOptions, StepperOptions};
 use gristmill::{Error, Model};
 
 use super::device::{Asked, Fault};
 use super::{on_emulator, slow, there};
 use crate::models;
 
-/// The logits after a prompt and a longer one behind it (so that no number of the first would do for the second), or what the
-/// device said.
+/// The logits after a prompt and a longer one behind it (so that no number of the first would do for the second), each with the
+/// place of the largest, or what the device said.
 fn run(seed: u64, fault: Fault, asked: &Arc<std::sync::Mutex<Asked>>) -> Result<Vec<f32>, Error> {
     let model: Model = on_emulator(seed, fault, asked).open(models::path(models::LLAMA))?;
     let mut stepper = model.stepper(StepperOptions::default().context(8))?;
-    stepper.feed(&[5, 17])?;
-    let mut all = stepper.logits().to_vec();
-    stepper.feed(&[300, 9, 41])?;
-    all.extend_from_slice(stepper.logits());
+    let mut all = Vec::new();
+    for tokens in [&[5, 17][..], &[300, 9, 41]] {
+        stepper.feed(tokens)?;
+        all.push(stepper.sample(&mut Sampler::new(SamplerOptions::greedy())?)? as f32);
+        all.extend_from_slice(stepper.logits());
+    }
     Ok(all)
 }
 

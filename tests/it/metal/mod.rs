@@ -7,6 +7,7 @@ mod device;
 #[path = "../../../kernels/tests/metal/emulator.rs"]
 mod emulator;
 mod faults;
+mod greedy;
 mod whole;
 
 use std::path::PathBuf;

@@ -274,6 +274,63 @@ fn what_depends_on_nothing_runs_at_the_same_time() {
 }
 
 #[test]
+fn the_cache_takes_what_is_told_of_it() {
+    if !there() {
+        return;
+    }
+    for (name, layers, cache) in [
+        ("qwen2", usize::MAX, CacheType::F16),
+        ("qwen2", 1, CacheType::Q8_0),
+        ("gemma3", usize::MAX, CacheType::F32),
+    ] {
+        let asked = Arc::default();
+        let model = on_emulator(1, Fault::None, &asked).gpu_layers(layers).open(architecture(name)).unwrap();
+        let mut stepper = model.stepper(StepperOptions::default().cache(cache).context(64)).unwrap();
+        stepper.feed(&[7; 33]).unwrap();
+        let (told, private) = (stepper.cache_bytes(33), asked.lock().unwrap().private);
+        match layers {
+            usize::MAX => assert_eq!(told, private, "{name}"),
+            // The others, all of one shape, are counted as on the CPU.
+            _ => {
+                let cpu = Model::open(architecture(name)).unwrap();
+                let blocks = cpu.metadata().u32("qwen2.block_count").unwrap().unwrap() as usize;
+                let others = cpu.cache_bytes(cache, 33) / blocks * (blocks - layers);
+                assert_eq!(told, private + others, "{name}");
+            }
+        }
+        assert_eq!(told, model.cache_bytes(cache, 33), "{name}");
+    }
+    let types = CacheTypes { keys: CacheType::F16, values: CacheType::Q8_0 };
+    let gpu = on_emulator(1, Fault::None, &Arc::default()).open(architecture("qwen2")).unwrap();
+    assert_eq!(gpu.cache_bytes(types, 33), usize::MAX);
+}
+
+#[test]
+fn a_token_through_a_mixture_is_one_command_buffer() {
+    if !there() {
+        return;
+    }
+    // One of each kind of router, and one that chooses on the CPU, which each layer waits for.
+    let names =
+        ["qwen3moe", "deepseek3", "glm4moe", "gpt-oss", "llama4", "gemma4-moe", "nemotron-h-moe", "phimoe"];
+    for name in names.into_iter().take(if slow() { 2 } else { usize::MAX }) {
+        let asked = Arc::default();
+        let model = on_emulator(1, Fault::None, &asked).open(architecture(name)).unwrap();
+        let mut stepper = model.stepper(StepperOptions::default().context(32)).unwrap();
+        let mut finishes = |tokens: &[u32]| {
+            let before = asked.lock().unwrap().finishes;
+            stepper.feed(tokens).unwrap();
+            asked.lock().unwrap().finishes - before
+        };
+        let found = [finishes(&[1, 2, 3]), finishes(&[4]), finishes(&[5, 6, 7, 8, 9, 10, 11, 12, 13])];
+        let routed = asked.lock().unwrap().dispatches.iter().any(|kernel| kernel == "route");
+        assert_eq!((routed, found[..2] == [1, 1]), (name != "phimoe", name != "phimoe"), "{name}: {found:?}");
+        // More tokens are sorted by expert on the CPU, but for those of the last layer, of which only one goes on.
+        assert!(found[2] > 1 || name != "qwen3moe", "{name}: {found:?}");
+    }
+}
+
+#[test]
 fn every_kernel_agrees_with_the_cpu_and_every_kernel_is_examined() {
     let Some(mut emulator) = Emulator::new() else { return };
     let device = Emulated::new(7, MEMORY, Fault::None, Arc::default()).unwrap();
