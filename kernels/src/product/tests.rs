@@ -257,8 +257,9 @@ fn the_largest_codes_and_activations_overflow_nowhere() {
                 }
             }
             for level in levels() {
-                // Row by row, and as panels.
-                for copies in [1, 4] {
+                // Row by row; and some, the outermost bytes among them, as panels.
+                let both: &[_] = if matches!(i % 16, 0 | 15) { &[1, 4] } else { &[1] };
+                for &copies in both {
                     let x = Activations::new(level, form(ty).unwrap(), len, floats.repeat(copies));
                     if bits(&product(level, ty, &weights, 1, x.columns())) != bits(&expected.repeat(copies)) {
                         failures.push(format!("{ty} {level}: pattern {i}, {copies} times"));

@@ -48,10 +48,9 @@ impl Superblocks for Loops {
     ) {
         for (x, to) in x.into_iter().zip(to) {
             *to = [[[0; SIDE]; SIDE]; 2];
-            for (column, row, i) in places(256) {
-                let x = i32::from(x[i / 64][column][i % 64]);
-                to[0][column][row] += x * i32::from(low[i / 4][row][i % 4]);
-                to[1][column][row] += x * i32::from(high[i / 4][row][i % 4] as i8);
+            for (i, x) in x.iter().enumerate() {
+                add(&low[16 * i..][..16], x, i32::from, &mut to[0]);
+                add(&high[16 * i..][..16], x, |code| i32::from(code as i8), &mut to[1]);
             }
         }
     }
@@ -62,15 +61,21 @@ impl Parts for Loops {
     fn part(&mut self, w: &[Quad; 8], x: [&Codes<32>; 2], to: &mut [Sums; 2]) {
         for (x, to) in x.into_iter().zip(to) {
             *to = [[0; SIDE]; SIDE];
-            for (column, row, i) in places(32) {
-                to[column][row] += i32::from(x[column][i]) * i32::from(w[i / 4][row][i % 4] as i8);
-            }
+            add(w, x, |code| i32::from(code as i8), to);
         }
     }
 }
 
-/// Every column, row and code of `codes`.
+/// Adds the products of `K` codes, of which those of weights are read by `value`.
 #[cfg(test)]
-fn places(codes: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..SIDE * SIDE * codes).map(move |i| (i / codes / SIDE, i / codes % SIDE, i % codes))
+fn add<const K: usize>(w: &[Quad], x: &Codes<K>, value: impl Fn(u8) -> i32, to: &mut Sums) {
+    for (x, to) in x.iter().zip(to) {
+        for (w, x) in w.iter().zip(x.as_chunks::<4>().0) {
+            for (w, to) in w.iter().zip(&mut *to) {
+                for (&w, &x) in w.iter().zip(x) {
+                    *to += value(w) * i32::from(x);
+                }
+            }
+        }
+    }
 }
