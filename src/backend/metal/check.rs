@@ -202,7 +202,7 @@ impl Run {
             let found = self.on_gpu(|gpu| gpu.lookup(&matrix, &ids));
             // These must be the same to the bit.
             self.note(format!("lookup {ty}"), found.map(|found| worst(&expected, &found, |_| 0.0)));
-            for columns in [1, 5, 9] {
+            for columns in [1, 5, 9, 66] {
                 let x = random.floats(columns * len);
                 let bias: Constant = random.floats(rows).into();
                 let found = self.on_gpu(|gpu| {
