@@ -18,10 +18,10 @@ fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::COMPUTABLE.iter().copied().filter(|&ty| ggml::partner(ty).is_some())
 }
 
-/// Activations that 8 bits hold exactly: integers, the largest of each 32 being 127.
+/// Activations that 8 bits hold exactly: integers, the largest of each 16 being 127.
 fn whole_numbers(columns: usize, random: &mut Random) -> Vec<f32> {
     let mut x: Vec<f32> = (0..columns * COLS).map(|_| (random.unit() * 20.0).round()).collect();
-    x.iter_mut().step_by(32).for_each(|x| *x = 127.0);
+    x.iter_mut().step_by(16).for_each(|x| *x = 127.0);
     x
 }
 
