@@ -58,10 +58,10 @@ struct Room {
 }
 
 /// The tokens from `position` on, for one head of keys.
-fn attend(cache: &Cache, kv_head: usize, tokens: &[&[f32]], position: usize, room: &mut Room) {
+fn attend(level: Level, cache: &Cache, kv_head: usize, tokens: &[&[f32]], position: usize, room: &mut Room) {
     let Cache { head, layout, .. } = *cache;
     let group = tokens[0].len() / head.key_dim;
-    let (level, count) = (Level::detect(), tokens.len() * group);
+    let count = tokens.len() * group;
     let visible: Vec<_> = (0..tokens.len()).map(|token| 0..position + token + 1).collect();
     let queries = Queries { tokens, visible: &visible, position, group, slopes: &[] };
     room.scratch.resize(head.scratch_len(count), 0.0);
@@ -102,7 +102,7 @@ fn queries(tokens: usize, values: usize) -> Vec<Vec<f32>> {
 }
 
 /// The table's lines.
-pub fn measure(quick: bool) -> Vec<String> {
+pub fn measure(level: Level, quick: bool) -> Vec<String> {
     let depths: &[usize] = if quick { &[4096] } else { &[4096, 16384] };
     let least = Duration::from_millis(if quick { 20 } else { 200 });
     let mut lines = Vec::new();
@@ -114,7 +114,7 @@ pub fn measure(quick: bool) -> Vec<String> {
                 let token = queries(1, group * dim);
                 let time = best(least, || {
                     (0..cache.kv_heads)
-                        .for_each(|head| attend(&cache, head, &[&token[0]], depth - 1, &mut room));
+                        .for_each(|head| attend(level, &cache, head, &[&token[0]], depth - 1, &mut room));
                 });
                 format!("{:.1}", cache.bytes() as f64 / time / 1e9)
             });
@@ -126,7 +126,7 @@ pub fn measure(quick: bool) -> Vec<String> {
                 let per_task = TASK_QUERIES / group;
                 let time = best(least, || {
                     for (task, tokens) in tokens.chunks(per_task).enumerate() {
-                        attend(&cache, 0, tokens, depth + task * per_task, &mut room);
+                        attend(level, &cache, 0, tokens, depth + task * per_task, &mut room);
                     }
                 });
                 let seen: usize = (0..PROMPT).map(|token| depth + token + 1).sum();

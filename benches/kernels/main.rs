@@ -86,7 +86,7 @@ fn main() {
     }
     if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == "attention") {
         println!();
-        attention::measure(quick).iter().for_each(|line| println!("{line}"));
+        attention::measure(level, quick).iter().for_each(|line| println!("{line}"));
     }
     println!("\n{:.0} s in all", began.elapsed().as_secs_f64());
 }

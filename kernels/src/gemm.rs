@@ -31,7 +31,7 @@ use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::Codes;
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Panel, ROWS, Width};
+use crate::tile::{Panel, ROWS, Width};
 
 /// A span of a product: the weights of a panel, and where their products go.
 #[derive(Clone, Copy)]
@@ -400,139 +400,6 @@ fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]
             let [low, high] = isa.sixteens(isa.signed_bytes(codes));
             isa.store_bytes(low, &mut halves[0]);
             isa.store_bytes(high, &mut halves[1]);
-        }
-    }
-}
-
-/// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each padded to `padded` floats, a multiple of 32, with all columns.
-pub(crate) fn multiply_floats(
-    level: Level,
-    panel: &[f32],
-    padded: usize,
-    x: Columns<'_>,
-    place: Place,
-    out: &mut Output<'_>,
-) {
-    debug_assert!(panel.len() <= FLOAT_ROWS * padded);
-    level.run(MultiplyFloats { panel, padded, x, place, out });
-}
-
-struct MultiplyFloats<'a, 'o> {
-    panel: &'a [f32],
-    padded: usize,
-    x: Columns<'a>,
-    place: Place,
-    out: &'a mut Output<'o>,
-}
-
-impl Task for MultiplyFloats<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let mut column = 0;
-        while column < self.x.count() {
-            column += match self.x.count() - column {
-                4.. if I::COLUMNS == 8 => self.columns::<I, 4>(isa, column),
-                2.. => self.columns::<I, 2>(isa, column),
-                _ => self.columns::<I, 1>(isa, column),
-            };
-        }
-    }
-}
-
-impl MultiplyFloats<'_, '_> {
-    /// Multiplies with `C` columns from `column` on; gives `C`.
-    #[inline(always)]
-    fn columns<I: Isa, const C: usize>(&mut self, isa: I, column: usize) -> usize {
-        let Place { start, rows, .. } = self.place;
-        let x: [_; C] = core::array::from_fn(|c| {
-            let x = &self.x.float_column(column + c)[start..];
-            x[..x.len().min(SPAN)].as_chunks::<32>()
-        });
-        // The end of a column, padded.
-        let mut last = [[0.0; 32]; C];
-        for (last, (_, left)) in last.iter_mut().zip(&x) {
-            last[..left.len()].copy_from_slice(left);
-        }
-        let x = x.map(|(whole, _)| whole);
-        let mut row = 0;
-        while row < rows {
-            row += match rows - row {
-                3.. => self.tile::<I, 3, C>(isa, row, column, &x, &last),
-                2 => self.tile::<I, 2, C>(isa, row, column, &x, &last),
-                _ => self.tile::<I, 1, C>(isa, row, column, &x, &last),
-            };
-        }
-        C
-    }
-
-    /// `R` rows times `C` columns: two of the four registers of accumulators at a time, so that all fit; gives `R`.
-    #[inline(always)]
-    fn tile<I: Isa, const R: usize, const C: usize>(
-        &mut self,
-        isa: I,
-        row: usize,
-        column: usize,
-        x: &[&[[f32; 32]]; C],
-        last: &[[f32; 32]; C],
-    ) -> usize {
-        let whole = x[0].len();
-        let x: [_; C] = core::array::from_fn(|c| &x[c][..whole]);
-        let w: [_; R] = core::array::from_fn(|r| {
-            self.panel[(row + r) * self.padded..][..self.padded].as_chunks::<32>().0
-        });
-        let whole_w: [_; R] = core::array::from_fn(|r| &w[r][..whole]);
-        let mut sums = [[isa.splat(0.0); C]; R];
-        for half in 0..2 {
-            let mut acc = [[[isa.splat(0.0); 2]; C]; R];
-            for i in 0..whole {
-                let w: [_; R] = core::array::from_fn(|r| &whole_w[r][i].as_chunks::<16>().0[half]);
-                let x: [_; C] = core::array::from_fn(|c| &x[c][i].as_chunks::<16>().0[half]);
-                add_16(isa, &w, &x, &mut acc);
-            }
-            if w[0].len() > whole {
-                let w: [_; R] = core::array::from_fn(|r| &w[r][whole].as_chunks::<16>().0[half]);
-                let x: [_; C] = core::array::from_fn(|c| &last[c].as_chunks::<16>().0[half]);
-                add_16(isa, &w, &x, &mut acc);
-            }
-            for r in 0..R {
-                for c in 0..C {
-                    let sum = isa.add(acc[r][c][0], acc[r][c][1]);
-                    sums[r][c] = if half == 0 { sum } else { isa.add(sums[r][c], sum) };
-                }
-            }
-        }
-        let (start, first) = (self.place.start, self.place.row);
-        for r in 0..R {
-            for c in 0..C {
-                let sum = isa.sum(sums[r][c]);
-                let out = &mut self.out.column(column + c)[first + row + r];
-                *out = if start == 0 { 0.0 + sum } else { *out + sum };
-            }
-        }
-        R
-    }
-}
-
-/// Adds the products of sixteen floats of `R` rows and `C` columns.
-#[inline(always)]
-fn add_16<I: Isa, const R: usize, const C: usize>(
-    isa: I,
-    w: &[&[f32; 16]; R],
-    x: &[&[f32; 16]; C],
-    acc: &mut [[[I::Floats; 2]; C]; R],
-) {
-    for eight in 0..2 {
-        let mut columns = [isa.splat(0.0); C];
-        for c in 0..C {
-            columns[c] = isa.floats(&x[c].as_chunks::<8>().0[eight]);
-        }
-        for r in 0..R {
-            let w = isa.floats(&w[r].as_chunks::<8>().0[eight]);
-            for c in 0..C {
-                acc[r][c][eight] = isa.fma(w, columns[c], acc[r][c][eight]);
-            }
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod attention;
 mod dispatch;
 pub mod encode;
 mod gemm;
+mod gemm_floats;
 mod gemm_matrix;
 mod gemv;
 pub mod limits;

@@ -8,8 +8,8 @@ use crate::gemv::{SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Unpack, UnpackFloats};
-use crate::{Mismatch, gemm, gemv, quant};
+use crate::tile::{FLOAT_COLUMNS, FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Unpack, UnpackFloats, padded_len};
+use crate::{Mismatch, gemm, gemm_floats, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
 pub const PANEL_ROWS: usize = ROWS;
@@ -203,7 +203,7 @@ impl Product<'_, '_> {
     fn plain<B: Block>(&mut self) -> Result<(), Mismatch> {
         let rows = bytemuck::cast_slice::<u8, B>(self.weights);
         let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
-        if x.count() < PANEL_COLUMNS {
+        if x.count() < FLOAT_PANEL_COLUMNS {
             let pairs = x.count() == 1 && x.len() > FIRST_LEVEL;
             let streams = if pairs { self.streams.max(2) } else { self.streams };
             level.run(PlainRows { rows, row_blocks, streams, x, out: &mut self.out });
@@ -211,10 +211,11 @@ impl Product<'_, '_> {
         }
         for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
             let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-            let padded = (count * B::LEN).next_multiple_of(32);
-            let panel = &mut self.scratch.panel[..place.rows * padded];
+            let padded = padded_len(count * B::LEN);
+            let (panel, room) = self.scratch.panel.split_at_mut(FLOAT_ROWS * padded_len(SPAN));
+            let (panel, room) = (&mut panel[..place.rows * padded], &mut room[..FLOAT_COLUMNS * padded]);
             level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: &mut *panel });
-            gemm::multiply_floats(level, panel, padded, x, place, &mut self.out);
+            gemm_floats::multiply(level, panel, room, padded, x, place, &mut self.out);
         }
         Ok(())
     }
@@ -223,6 +224,9 @@ impl Product<'_, '_> {
 /// Floats of a column above which the first-level cache has no room for rows beside it: then two rows at least share its
 /// reading, also where one stream of weights is enough (with neighbouring rows a fifth faster on Zen 4).
 const FIRST_LEVEL: usize = 6144;
+
+/// Columns from which on floats are unpacked into panels: fewer are read row by row in less time.
+const FLOAT_PANEL_COLUMNS: usize = 6;
 
 /// Rows times a few columns, where they lie.
 macro_rules! rows_task {

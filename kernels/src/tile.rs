@@ -18,11 +18,19 @@ use crate::simd::Isa;
 
 /// Rows of a panel of integer codes.
 pub(crate) const ROWS: usize = 16;
-/// Rows of a panel of floats.
-pub(crate) const FLOAT_ROWS: usize = 12;
+/// Rows of a panel of floats: so many that reading the columns anew for each panel does not bind, so few that they stay in
+/// the second-level cache.
+pub(crate) const FLOAT_ROWS: usize = 64;
+/// The most columns that meet a panel of floats together.
+pub(crate) const FLOAT_COLUMNS: usize = 6;
 
-/// Floats of a panel's memory.
-const PANEL_LEN: usize = FLOAT_ROWS * SPAN;
+/// Floats that a row of so many takes in a panel: by 32, and a cache line more, so that rows do not meet in one set of a cache.
+pub(crate) const fn padded_len(len: usize) -> usize {
+    len.next_multiple_of(32) + 16
+}
+
+/// Floats of memory for a panel, and for columns beside it where they are floats.
+const PANEL_LEN: usize = (FLOAT_ROWS + FLOAT_COLUMNS) * padded_len(SPAN);
 
 /// Floats of scratch memory that a product with so many columns needs: a panel, the sums of its rows, and what is skipped to
 /// begin with a cache line.
@@ -378,7 +386,7 @@ impl<B: Block> Task for Fetch<'_, B> {
     }
 }
 
-/// Unpacks a span of rows of any format as floats, each padded with zeros to `padded` floats, a multiple of 32.
+/// Unpacks a span of rows of any format as floats, each followed by zeros up to [`padded_len`].
 pub(crate) struct UnpackFloats<'a, B> {
     pub rows: &'a [B],
     pub row_blocks: usize,
@@ -394,7 +402,14 @@ impl<B: Block> Task for UnpackFloats<'_, B> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let rows = self.rows.chunks_exact(self.row_blocks);
-        for (row, out) in rows.zip(self.out.chunks_exact_mut(self.padded)) {
+        for (number, (row, out)) in rows.zip(self.out.chunks_exact_mut(self.padded)).enumerate() {
+            // Rows are too short for the processor to see the next one coming.
+            let next = (number + 1) * self.row_blocks + self.first;
+            if let Some(next) = self.rows.get(next..next + self.count) {
+                for line in (0..size_of_val(next)).step_by(64) {
+                    isa.prefetch(next.as_ptr().cast(), line);
+                }
+            }
             let (out, padding) = out.split_at_mut(self.count * B::LEN);
             B::unpack(isa, &row[self.first..][..self.count], out);
             padding.fill(0.0);

@@ -1,7 +1,7 @@
 //! A few rows of coefficients times a block's panels: the two products of attention.
 //!
-//! Coefficients of `Q` queries share each register of numbers that is loaded (and widened); with two registers of a
-//! panel's row, `Q` up to six keeps all sums in sixteen registers.
+//! Coefficients of `Q` queries share each register of numbers that is loaded (and widened). `Q` up to six keeps all sums in
+//! registers: of sixteen, where two hold a panel's row; of thirty-two, where each holds one and panels come in pairs.
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
@@ -15,7 +15,7 @@ trait Element {
     /// What lies in the panel.
     type Raw: Copy + 'static;
 
-    fn load<I: Isa>(isa: I, from: &[Self::Raw; 8]) -> I::Floats;
+    fn load<I: Isa>(isa: I, from: &[Self::Raw; PANEL]) -> I::RowFloats;
 }
 
 struct Single;
@@ -27,8 +27,8 @@ impl Element for Single {
     type Raw = f32;
 
     #[inline(always)]
-    fn load<I: Isa>(isa: I, from: &[f32; 8]) -> I::Floats {
-        isa.floats(from)
+    fn load<I: Isa>(isa: I, from: &[f32; PANEL]) -> I::RowFloats {
+        isa.row_floats(from)
     }
 }
 
@@ -36,8 +36,8 @@ impl Element for Half {
     type Raw = u16;
 
     #[inline(always)]
-    fn load<I: Isa>(isa: I, from: &[u16; 8]) -> I::Floats {
-        isa.halves_of(from)
+    fn load<I: Isa>(isa: I, from: &[u16; PANEL]) -> I::RowFloats {
+        isa.row_halves(from)
     }
 }
 
@@ -45,8 +45,8 @@ impl Element for Brain {
     type Raw = u16;
 
     #[inline(always)]
-    fn load<I: Isa>(isa: I, from: &[u16; 8]) -> I::Floats {
-        isa.brains(&bytemuck::cast(from.map(u16::to_le)))
+    fn load<I: Isa>(isa: I, from: &[u16; PANEL]) -> I::RowFloats {
+        isa.row_brains(from)
     }
 }
 
@@ -54,8 +54,8 @@ impl Element for Code {
     type Raw = i8;
 
     #[inline(always)]
-    fn load<I: Isa>(isa: I, from: &[i8; 8]) -> I::Floats {
-        isa.code_floats(from)
+    fn load<I: Isa>(isa: I, from: &[i8; PANEL]) -> I::RowFloats {
+        isa.row_code_floats(from)
     }
 }
 
@@ -100,13 +100,14 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Panels that are multiplied at a time: with few queries one alone would wait for its sums.
-const fn panels_of(queries: usize) -> usize {
-    if queries <= 2 { 2 } else { 1 }
+/// Whether panels are multiplied two at a time: with few queries one alone would wait for its sums, and so it would with all
+/// where a register holds a row of it.
+const fn in_pairs<I: Isa>(queries: usize) -> bool {
+    queries <= 2 || I::COLUMNS == 8
 }
 
 /// The sums of `Q` queries and `P` panels.
-type Sums<I, const Q: usize, const P: usize> = [[[<I as Isa>::Floats; 2]; P]; Q];
+type Sums<I, const Q: usize, const P: usize> = [[<I as Isa>::RowFloats; P]; Q];
 
 /// Writes to `scores` those of `Q` queries, `[key_dim][Q]`, with the block's positions: where keys have scales, a chain for
 /// each group, and a chain of those times their scales.
@@ -135,7 +136,7 @@ fn scores_of<I: Isa, E: Element, const Q: usize>(
     rows: usize,
     scores: &mut [[f32; BLOCK]; Q],
 ) {
-    if panels_of(Q) == 2 {
+    if in_pairs::<I>(Q) {
         let (low, high) = panels.split_at(rows * PANEL);
         scores_of_panels::<I, E, Q, 2>(isa, queries, [low, high], keys, 0, scores);
     } else {
@@ -162,31 +163,26 @@ fn scores_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
         next[p] = keys.next.wrapping_add((first + p) * bytes);
         rows[p] = panels[p].as_chunks().0;
     }
-    let mut total = [[[isa.splat(0.0); 2]; P]; Q];
+    let mut total = [[isa.splat_row_floats(0.0); P]; Q];
     match keys.scales {
         None => chain::<I, E, Q, P>(isa, &mut total, queries, rows, 0, next),
         Some(scales) => {
             let groups = queries.chunks(GROUP).zip(scales.as_chunks::<BLOCK>().0);
             for (number, (queries, scales)) in groups.enumerate() {
-                let mut group = [[[isa.splat(0.0); 2]; P]; Q];
+                let mut group = [[isa.splat_row_floats(0.0); P]; Q];
                 chain::<I, E, Q, P>(isa, &mut group, queries, rows, number * GROUP, next);
                 for p in 0..P {
-                    let scales = scales[(first + p) * PANEL..][..PANEL].as_chunks::<8>().0;
-                    let scales = [isa.halves_of(&scales[0]), isa.halves_of(&scales[1])];
+                    let scales = isa.row_halves(&scales.as_chunks().0[first + p]);
                     for q in 0..Q {
-                        for r in 0..2 {
-                            total[q][p][r] = isa.fma(scales[r], group[q][p][r], total[q][p][r]);
-                        }
+                        total[q][p] = isa.fma_row_floats(scales, group[q][p], total[q][p]);
                     }
                 }
             }
         }
     }
     for (scores, total) in scores.iter_mut().zip(total) {
-        for (p, total) in total.iter().enumerate() {
-            let scores = scores[(first + p) * PANEL..][..PANEL].as_chunks_mut::<8>().0;
-            isa.store(total[0], &mut scores[0]);
-            isa.store(total[1], &mut scores[1]);
+        for (scores, &total) in scores.as_chunks_mut().0[first..].iter_mut().zip(&total) {
+            isa.store_row_floats(total, scores);
         }
     }
 }
@@ -231,16 +227,14 @@ fn multiply_row<I: Isa, E: Element, const Q: usize, const P: usize>(
     coefficient: impl Fn(usize) -> f32,
     rows: [&[E::Raw; PANEL]; P],
 ) {
-    let mut wide = [[isa.splat(0.0); 2]; P];
+    let mut wide = [isa.splat_row_floats(0.0); P];
     for (wide, row) in wide.iter_mut().zip(rows) {
-        let row = row.as_chunks::<8>().0;
-        *wide = [E::load(isa, &row[0]), E::load(isa, &row[1])];
+        *wide = E::load(isa, row);
     }
     for (q, acc) in acc.iter_mut().enumerate() {
-        let coefficient = isa.splat(coefficient(q));
+        let coefficient = isa.splat_row_floats(coefficient(q));
         for (acc, row) in acc.iter_mut().zip(wide) {
-            acc[0] = isa.fma(coefficient, row[0], acc[0]);
-            acc[1] = isa.fma(coefficient, row[1], acc[1]);
+            *acc = isa.fma_row_floats(coefficient, row, *acc);
         }
     }
 }
@@ -293,7 +287,7 @@ fn values_of<I: Isa, E: Element, const Q: usize>(
                 }
             }
         }
-        let second = if panels_of(Q) == 2 { panels.next() } else { None };
+        let second = if in_pairs::<I>(Q) { panels.next() } else { None };
         match second {
             Some((_, second)) => {
                 values_of_panels::<I, E, Q, 2>(isa, &mut weights, [panel, second], values, number, results);
@@ -318,15 +312,13 @@ fn values_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
     let width = results.len() / Q;
     // Multiplying by one changes nothing.
     let rescale = corrections.iter().any(|&c| c != 1.0);
-    let mut acc = [[[isa.splat(0.0); 2]; P]; Q];
+    let mut acc = [[isa.splat_row_floats(0.0); P]; Q];
     for (q, acc) in acc.iter_mut().enumerate() {
-        for (p, acc) in acc.iter_mut().enumerate() {
-            let result = results[q * width + (first + p) * PANEL..][..PANEL].as_chunks::<8>().0;
-            for r in 0..2 {
-                acc[r] = isa.floats(&result[r]);
-                if rescale {
-                    acc[r] = isa.mul(acc[r], isa.splat(corrections[q]));
-                }
+        let results = &results[q * width..].as_chunks().0[first..];
+        for (acc, result) in acc.iter_mut().zip(results) {
+            *acc = isa.row_floats(result);
+            if rescale {
+                *acc = isa.mul_row_floats(*acc, isa.splat_row_floats(corrections[q]));
             }
         }
     }
@@ -348,10 +340,9 @@ fn values_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
         multiply_row::<I, E, Q, P>(isa, &mut acc, |q| weights[q][j], row);
     }
     for (q, acc) in acc.iter().enumerate() {
-        for (p, acc) in acc.iter().enumerate() {
-            let result = results[q * width + (first + p) * PANEL..][..PANEL].as_chunks_mut::<8>().0;
-            isa.store(acc[0], &mut result[0]);
-            isa.store(acc[1], &mut result[1]);
+        let results = &mut results[q * width..].as_chunks_mut().0[first..];
+        for (&acc, result) in acc.iter().zip(results) {
+            isa.store_row_floats(acc, result);
         }
     }
 }
@@ -388,9 +379,7 @@ fn widen_of<I: Isa, E: Element>(isa: I, numbers: &[E::Raw], next: *const u8, roo
     let numbers = numbers.as_chunks::<PANEL>().0;
     for (i, (numbers, room)) in numbers.iter().zip(room.as_chunks_mut::<PANEL>().0).enumerate() {
         isa.prefetch(next, i * size_of_val(numbers));
-        for (numbers, room) in numbers.as_chunks().0.iter().zip(room.as_chunks_mut().0) {
-            isa.store(E::load(isa, numbers), room);
-        }
+        isa.store_row_floats(E::load(isa, numbers), room);
     }
 }
 

@@ -144,7 +144,11 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
     let mut failures = Vec::new();
     for &ty in GgmlType::COMPUTABLE {
         for len in lengths(ty) {
-            for (rows, count) in [(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)] {
+            let mut sizes = vec![(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)];
+            if form(ty) == Some(Form::Floats) {
+                sizes.push((FLOAT_ROWS + 7, 10));
+            }
+            for (rows, count) in sizes {
                 let weights = weights(ty, rows * len, &mut random);
                 let floats: Vec<f32> = (0..count * len).map(|_| random.normal()).collect();
                 let x = Activations::new(Level::SCALAR, form(ty).unwrap(), len, floats);

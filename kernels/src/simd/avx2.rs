@@ -36,6 +36,29 @@ pub(super) unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) ->
     }
 }
 
+/// The lower half of `a` plus its upper one; above it the same of `b`.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+pub(super) unsafe fn fold_two(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller promises AVX.
+    unsafe { _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b)) }
+}
+
+/// In each half, the lower two lanes of `a` plus its upper two; above them the same of `b`.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+pub(super) unsafe fn fold_pairs(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller promises AVX.
+    unsafe {
+        let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+        _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)))
+    }
+}
+
 /// `to` plus the products of pairs, as `_mm256_add_epi16(to, _mm256_maddubs_epi16(w, x))`: written out, because the compiler
 /// would make a tree of the sums of several such steps and spill most of them.
 #[inline]
@@ -385,6 +408,17 @@ macro_rules! avx2_words {
                 let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+            fn sum_each_floats(a: &[__m256; 8]) -> __m256 {
+                // Lower halves of 0 to 3, upper halves of 4 to 7, each register folded once; then folded by pairs, then by lanes.
+                let once = [
+                    fold_two(a[0], a[4]), fold_two(a[1], a[5]), fold_two(a[2], a[6]), fold_two(a[3], a[7]),
+                ];
+                let [low, high] = [fold_pairs(once[0], once[1]), fold_pairs(once[2], once[3])];
+                _mm256_add_ps(
+                    _mm256_shuffle_ps::<0b10_00_10_00>(low, high),
+                    _mm256_shuffle_ps::<0b11_01_11_01>(low, high),
+                )
             }
             fn sum_fours(a: __m256) -> [f32; 2] {
                 let pairs = _mm256_hadd_ps(a, a);

@@ -3,7 +3,9 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{MAGNITUDE, avx2_words, four_rows, four_short_rows, mean, p, pick, sum_four};
+use super::avx2::{
+    MAGNITUDE, avx2_words, fold_pairs, fold_two, four_rows, four_short_rows, mean, p, pick, sum_four,
+};
 use super::{Isa, words};
 
 /// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.
@@ -108,10 +110,21 @@ impl Isa for Avx512 {
         }
         fn row_ints_to_floats(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
         fn row_floats(from: &[f32; 16]) -> __m512 { _mm512_loadu_ps(from.as_ptr()) }
+        fn row_halves(bits: &[u16; 16]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p(bits))) }
+        fn row_brains(bits: &[u16; 16]) -> __m512 {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p(bits)));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+        fn row_code_floats(from: &[i8; 16]) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())))
+        }
         fn store_row_floats(a: __m512, to: &mut [f32; 16]) { _mm512_storeu_ps(to.as_mut_ptr(), a) }
         fn splat_row_floats(a: f32) -> __m512 { _mm512_set1_ps(a) }
         fn add_row_floats(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn mul_row_floats(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn fma_row_floats(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn fold_row_floats(a: __m512) -> __m256 {
+            _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))
+        }
     }
 }

@@ -263,6 +263,12 @@ pub trait Isa: Copy {
     fn row_ints_to_floats(self, a: Self::RowInts) -> Self::RowFloats;
     /// A float of each row from memory.
     fn row_floats(self, from: &[f32; 16]) -> Self::RowFloats;
+    /// 16 half-precision floats given by their bits, widened.
+    fn row_halves(self, bits: &[u16; 16]) -> Self::RowFloats;
+    /// 16 brain floats given by their bits, widened.
+    fn row_brains(self, bits: &[u16; 16]) -> Self::RowFloats;
+    /// 16 signed bytes from memory, as floats.
+    fn row_code_floats(self, from: &[i8; 16]) -> Self::RowFloats;
     /// Writes each row's float.
     fn store_row_floats(self, a: Self::RowFloats, to: &mut [f32; 16]);
     /// The same float for each row.
@@ -273,6 +279,8 @@ pub trait Isa: Copy {
     fn mul_row_floats(self, a: Self::RowFloats, b: Self::RowFloats) -> Self::RowFloats;
     /// Row by row `a * b + c`, rounded once.
     fn fma_row_floats(self, a: Self::RowFloats, b: Self::RowFloats, c: Self::RowFloats) -> Self::RowFloats;
+    /// Lane `i` is the sum of rows `i` and `i + 8`.
+    fn fold_row_floats(self, a: Self::RowFloats) -> Self::Floats;
 
     /// Asks for the cache line `ahead` bytes behind `at`, which need not be readable.
     #[inline(always)]
@@ -286,6 +294,16 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn first_products(self, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums {
         self.add_products(self.no_sums(), w, x)
+    }
+
+    /// Lane `i` is [`Isa::sum`] of `a[i]`.
+    #[inline(always)]
+    fn sum_each_floats(self, a: &[Self::Floats; 8]) -> Self::Floats {
+        let mut sums = [0.0; 8];
+        for (sum, &a) in sums.iter_mut().zip(a) {
+            *sum = self.sum(a);
+        }
+        self.floats(&sums)
     }
 
     /// Writes the 32 signed bytes.
@@ -442,6 +460,21 @@ macro_rules! rows_of_two_registers {
             [self.floats(&from[0]), self.floats(&from[1])]
         }
         #[inline(always)]
+        fn row_halves(self, bits: &[u16; 16]) -> Self::RowFloats {
+            let bits = bits.as_chunks::<8>().0;
+            [self.halves_of(&bits[0]), self.halves_of(&bits[1])]
+        }
+        #[inline(always)]
+        fn row_brains(self, bits: &[u16; 16]) -> Self::RowFloats {
+            let bytes: [[u8; 16]; 2] = bytemuck::cast(bits.map(u16::to_le));
+            [self.brains(&bytes[0]), self.brains(&bytes[1])]
+        }
+        #[inline(always)]
+        fn row_code_floats(self, from: &[i8; 16]) -> Self::RowFloats {
+            let from = from.as_chunks::<8>().0;
+            [self.code_floats(&from[0]), self.code_floats(&from[1])]
+        }
+        #[inline(always)]
         fn store_row_floats(self, a: Self::RowFloats, to: &mut [f32; 16]) {
             let to = to.as_chunks_mut::<8>().0;
             self.store(a[0], &mut to[0]);
@@ -467,6 +500,10 @@ macro_rules! rows_of_two_registers {
             c: Self::RowFloats,
         ) -> Self::RowFloats {
             [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+        }
+        #[inline(always)]
+        fn fold_row_floats(self, a: Self::RowFloats) -> Self::Floats {
+            self.add(a[0], a[1])
         }
     };
 }
