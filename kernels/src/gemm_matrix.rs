@@ -174,19 +174,9 @@ impl Product<'_, '_, '_> {
         }
         for f in 0..2 {
             let dx: [_; N] = core::array::from_fn(|i| &x[f].scales[part(i)]);
-            if !kind.mins {
-                for c in 0..SIDE {
-                    let mut acc = isa.splat_row_floats(0.0);
-                    for i in 0..N {
-                        let dot = isa.row_ints_to_floats(isa.row_ints(&sums[i][f][c]));
-                        let scale = isa.mul_row_floats(row_scales[i], isa.splat_row_floats(dx[i][c]));
-                        acc = isa.fma_row_floats(dot, scale, acc);
-                    }
-                    values[f][c] = acc;
-                }
-                continue;
-            }
-            let row_mins: [_; N] = core::array::from_fn(|i| &mins[part(i)]);
+            // Where there are no minimums, what they would be multiplied with is not looked at.
+            let row_mins: [_; N] =
+                core::array::from_fn(|i| if kind.mins { &mins[part(i)] } else { &[0.0; ROWS] });
             let sums_of_x: [_; N] = core::array::from_fn(|i| &x[f].sums()[part(i)]);
             for c in 0..SIDE {
                 let mut acc = isa.splat_row_floats(0.0);
@@ -194,8 +184,10 @@ impl Product<'_, '_, '_> {
                     let dot = isa.row_ints_to_floats(isa.row_ints(&sums[i][f][c]));
                     let scale = isa.mul_row_floats(row_scales[i], isa.splat_row_floats(dx[i][c]));
                     acc = isa.fma_row_floats(dot, scale, acc);
-                    let sum = isa.splat_row_floats(dx[i][c] * sums_of_x[i][c] as f32);
-                    acc = isa.fma_row_floats(isa.row_floats(row_mins[i]), sum, acc);
+                    if kind.mins {
+                        let sum = isa.splat_row_floats(dx[i][c] * sums_of_x[i][c] as f32);
+                        acc = isa.fma_row_floats(isa.row_floats(row_mins[i]), sum, acc);
+                    }
                 }
                 values[f][c] = acc;
             }

@@ -20,7 +20,7 @@
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
-use crate::simd::Isa;
+use crate::simd::{Isa, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
 pub(crate) const SPAN: usize = 1024;
@@ -35,11 +35,6 @@ pub(crate) const TOGETHER: usize = 4;
 /// several, so that what was fetched does not wait so long.
 pub(crate) const fn ahead(rows: usize) -> usize {
     if rows > 1 { 2048 } else { 4096 }
-}
-
-/// A loop's body once for each number: what the compiler leaves a loop would choose each part's bits anew.
-macro_rules! unrolled {
-    ($i:ident in [$($number:literal),+] $body:block) => { $({ const $i: usize = $number; $body })+ };
 }
 
 /// Rows of superblocks times `C` columns from column `first` on.
@@ -71,6 +66,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 };
                 // Two sums, so that additions wait less for each other.
                 let mut two = [[isa.zero_ints(); 2]; C];
+                // Written out: what the compiler leaves a loop would choose each part's bits anew.
                 unrolled!(PAIR in [0, 1, 2, 3] {
                     let (a, b) = (2 * PAIR, 2 * PAIR + 1);
                     let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];

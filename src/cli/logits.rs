@@ -49,7 +49,7 @@ pub fn run(args: &Logits, common: &Common) -> Done {
         out.write_all(&npy::header(rows, model.vocabulary())).map_err(failed)?;
         if args.last {
             interrupt.during(|| stepper.feed_with(&tokens, |done| bar.at(done.end)))?;
-            return npy::write_row(out, stepper.logits()).map_err(failed);
+            return npy::write_row(out, stepper.try_logits()?).map_err(failed);
         }
         let mut written = Ok(());
         let fed = interrupt.during(|| {

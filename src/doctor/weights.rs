@@ -273,7 +273,7 @@ pub(super) fn feed(model: &Model, tokenizer: Option<&Tokenizer>, report: &mut Re
     let tokens = text.filter(|tokens| !tokens.is_empty()).unwrap_or_else(|| vec![0]);
     let fed = model.stepper(StepperOptions::default().context(tokens.len())).and_then(|mut stepper| {
         stepper.feed(&tokens)?;
-        Ok(stepper.logits().iter().all(|logit| logit.is_finite()))
+        Ok(stepper.try_logits()?.iter().all(|logit| logit.is_finite()))
     });
     match fed {
         Ok(true) => report.ok("architecture", "a short text gives finite logits"),

@@ -196,12 +196,20 @@ impl Stepper {
     /// [`Stepper::truncate`], and where feeding failed after some of its batches.
     ///
     /// On a GPU they are until they are asked for here; a sampler that takes the largest has no need of the others. Empty
-    /// also where the device fails to give them: [`Stepper::sample`] tells why.
+    /// also where the device fails to give them: [`Stepper::try_logits`] tells why.
     pub fn logits(&self) -> &[f32] {
-        self.logits.all(&self.model).unwrap_or_else(|error| {
+        self.try_logits().unwrap_or_else(|error| {
             tracing::debug!(%error, "logits cannot be read");
             &[]
         })
+    }
+
+    /// [`Stepper::logits`], or why a GPU does not give them.
+    ///
+    /// # Errors
+    /// Those of the device; none on the CPU.
+    pub fn try_logits(&self) -> Result<&[f32]> {
+        self.logits.all(&self.model)
     }
 
     /// Bytes that the cache takes at most for a sequence of `tokens` tokens.

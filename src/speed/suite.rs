@@ -98,7 +98,7 @@ impl Case {
             stepper.feed(tokens)?;
         }
         let rate = tokens.len() as f64 / began.elapsed().as_secs_f64().max(1e-9);
-        let logits = stepper.logits();
+        let logits = stepper.try_logits()?;
         match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
             Some((token, &found)) => Err(Error::NonFiniteLogit { token, logits: logits.len(), found }),
             None => Ok(rate),

@@ -347,18 +347,21 @@ pub trait Isa: Copy {
         x: &[&[[[i8; 4]; 4]; STEPS]; F],
     ) -> [[Self::RowSums; 4]; F] {
         let mut sums = [[self.no_sums(); 4]; F];
-        for step in 0..STEPS {
-            let w = self.row_codes(&w[step]);
-            for f in 0..F {
-                for c in 0..4 {
-                    let x = x[f][step][c];
-                    sums[f][c] = match step {
-                        0 => self.first_products(w, x),
-                        _ => self.add_products(sums[f][c], w, x),
-                    };
+        // Written out: what the compiler leaves a loop counts on the ports that multiply.
+        unrolled!(STEP in [0, 1, 2, 3, 4, 5, 6, 7] {
+            if STEP < STEPS {
+                let w = self.row_codes(&w[STEP]);
+                for f in 0..F {
+                    for c in 0..4 {
+                        let x = x[f][STEP][c];
+                        sums[f][c] = match STEP {
+                            0 => self.first_products(w, x),
+                            _ => self.add_products(sums[f][c], w, x),
+                        };
+                    }
                 }
             }
-        }
+        });
         sums
     }
 
@@ -399,6 +402,12 @@ pub trait Isa: Copy {
         self.select_less(a, self.splat(-87.3), self.splat(0.0), e)
     }
 }
+
+/// A loop's body once for each number, a constant in it.
+macro_rules! unrolled {
+    ($i:ident in [$($number:literal),+] $body:block) => { $({ const $i: usize = $number; $body })+ };
+}
+pub(crate) use unrolled;
 
 /// Words that are made of intrinsics. The level's type proves that the processor has them.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -24,6 +24,8 @@ pub enum Fault {
     Stale(usize),
     /// No further work can be done from this dispatch on.
     Broken(usize),
+    /// More bytes than so many at a time cannot be read back.
+    Unread(usize),
 }
 
 /// What was asked of a device.
@@ -119,6 +121,9 @@ impl Device for Emulated {
     }
 
     fn read(&mut self, buffer: u64, offset: usize, to: &mut [u8]) -> Result<()> {
+        if matches!(self.fault, Fault::Unread(most) if to.len() > most) {
+            return Err(failed("unread".into()));
+        }
         let bytes = self.emulator.try_read_at(Buffer(buffer), offset, to.len()).map_err(failed)?;
         to.copy_from_slice(&bytes);
         self.asked.lock().unwrap().read += to.len();

@@ -81,3 +81,16 @@ fn a_device_that_breaks_is_an_error_and_the_sequence_stays() {
     assert!(matches!(error, Error::Device { .. }), "{error}");
     assert!(stepper.len() < 4 && stepper.len() >= 2);
 }
+
+#[test]
+fn logits_that_a_device_does_not_give_are_an_error() {
+    if !there() {
+        return;
+    }
+    let model = on_emulator(1, Fault::Unread(8), &Arc::default()).open(models::path(models::LLAMA)).unwrap();
+    let mut stepper = model.stepper(StepperOptions::default().context(8)).unwrap();
+    stepper.feed(&[5, 17]).unwrap();
+    let error = stepper.try_logits().unwrap_err();
+    assert!(matches!(error, Error::Device { .. }), "{error}");
+    assert!(stepper.logits().is_empty());
+}
