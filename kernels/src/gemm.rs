@@ -31,32 +31,73 @@ use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::quant::Codes;
 use crate::simd::{Isa, Level};
-use crate::tile::{Panel, ROWS, Width};
+use crate::tile::{Panel, ROWS, Strip, Width};
 
-/// A span of a product: the weights of a panel, and where their products go.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    /// The first row of the panel in the window.
-    pub row: usize,
-    /// The rows of the panel that the window has.
-    pub rows: usize,
-    /// The first weight of the span in the rows; where it is not 0, the window holds the sums so far.
+/// Where the sums of a span of a panel go.
+pub(crate) struct Place<'s, 'o> {
+    /// The first weight of the span in the rows; where it is not 0, the strips hold the sums so far.
     pub start: usize,
+    /// The panel's number in the strips.
+    pub panel: usize,
+    /// A strip for each column.
+    pub strips: &'s mut [Strip],
+    /// Where the strips go, if they are whole with this span.
+    pub results: Option<Results<'s, 'o>>,
+}
+
+/// Results of the rows of some panels.
+pub(crate) struct Results<'s, 'o> {
+    pub out: &'s mut Output<'o>,
+    /// The first of the rows.
+    pub row: usize,
+    /// How many there are.
+    pub rows: usize,
+}
+
+impl Place<'_, '_> {
+    /// Has the memory bring what [`Place::add`] will need of a column.
+    #[inline(always)]
+    pub fn fetch<I: Isa>(&mut self, isa: I, column: usize) {
+        isa.prefetch(self.strips[column][self.panel].as_ptr().cast(), 0);
+        if let Some(Results { out, row, rows }) = &mut self.results {
+            for line in out.column(column)[*row..][..*rows].chunks(ROWS) {
+                isa.prefetch(line.as_ptr().cast(), 0);
+            }
+        }
+    }
+
+    /// Adds a span's sums to a column's, or puts them there where it is the first span; then writes the results of a strip that
+    /// is whole.
+    #[inline(always)]
+    pub fn add<I: Isa>(&mut self, isa: I, column: usize, sum: I::RowFloats) {
+        let strip = &mut self.strips[column];
+        let to = &mut strip[self.panel];
+        let before = if self.start == 0 { isa.splat_row_floats(0.0) } else { isa.row_floats(to) };
+        isa.store_row_floats(isa.add_row_floats(before, sum), to);
+        if let Some(Results { out, row, rows }) = &mut self.results {
+            for (to, sums) in out.column(column)[*row..][..*rows].chunks_mut(ROWS).zip(strip) {
+                match to.first_chunk_mut() {
+                    Some(to) => isa.store_row_floats(isa.row_floats(sums), to),
+                    None => to.copy_from_slice(&sums[..to.len()]),
+                }
+            }
+        }
+    }
 }
 
 /// Multiplies a panel with all columns.
-pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place, out: &mut Output<'_>) {
+pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place<'_, '_>) {
     // How many products are added up before they are widened. A group's sum must not run into the next group,
     // which has another scale.
     let fit = if panel.kind.codes == Codes::Signed { 8 } else { panel.kind.codes.sums_in_16_bits() };
     let steps = if level.run(HasDots) { 8 } else { fit }.min(panel.kind.group / 4);
     match (steps, panel.kind.width) {
-        _ if panel.kind.matrices => gemm_matrix::multiply(level, panel, x, place, out),
-        (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place, out }),
-        (8, _) => level.run(Multiply::<8> { panel, x, place, out }),
-        (4, _) => level.run(Multiply::<4> { panel, x, place, out }),
-        (2, _) => level.run(Multiply::<2> { panel, x, place, out }),
-        _ => level.run(Multiply::<1> { panel, x, place, out }),
+        _ if panel.kind.matrices => gemm_matrix::multiply(level, panel, x, place),
+        (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place }),
+        (8, _) => level.run(Multiply::<8> { panel, x, place }),
+        (4, _) => level.run(Multiply::<4> { panel, x, place }),
+        (2, _) => level.run(Multiply::<2> { panel, x, place }),
+        _ => level.run(Multiply::<1> { panel, x, place }),
     }
 }
 
@@ -75,8 +116,7 @@ impl Task for HasDots {
 struct Multiply<'a, 'p, 'o, const STEPS: usize> {
     panel: &'a Panel<'p>,
     x: Columns<'a>,
-    place: Place,
-    out: &'a mut Output<'o>,
+    place: Place<'a, 'o>,
 }
 
 impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
@@ -116,25 +156,25 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         four: usize,
         values: &mut Values<I::RowFloats>,
     ) -> usize {
-        let Place { row, rows, start } = self.place;
+        let start = self.place.start;
         let (first, count) = (INTERLEAVED * four, self.x.count());
         // Not `from_fn`, which would copy them from place to place on the stack.
         let mut x = [self.x.interleaved(four, start, self.panel.len); F];
         for (f, x) in x.iter_mut().enumerate().skip(1) {
             *x = self.x.interleaved(four + f, start, self.panel.len);
         }
-        // Columns are far apart: the results' lines come while the span is multiplied.
+        // They come while the span is multiplied.
         for column in first..count.min(first + INTERLEAVED * F) {
-            isa.prefetch(self.out.column(column)[row..].as_ptr().cast(), 0);
+            self.place.fetch(isa, column);
         }
         let sums = match self.panel.kind.superblocks {
             true => self.superblocks(isa, &x, values),
             // Codes of which four steps fit a group: no others come in groups of 16.
-            false if STEPS == 4 && self.panel.kind.group == 16 => self.scaled::<I, F, 16>(isa, &x),
-            false => self.scaled::<I, F, 32>(isa, &x),
+            false if STEPS == 4 && self.panel.kind.group == 16 => self.scaled::<I, F, 4>(isa, &x),
+            false => self.scaled::<I, F, 8>(isa, &x),
         };
         for (column, &sum) in (first..count).zip(sums.as_flattened()) {
-            add_span(isa, sum, &mut self.out.column(column)[row..][..rows], start == 0);
+            self.place.add(isa, column, sum);
         }
         F
     }
@@ -148,29 +188,19 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         values: &mut Values<I::RowFloats>,
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
-        let groups = 256 / kind.group;
-        let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
-        if STEPS == 0 {
-            widen(isa, x, &mut wide);
-        }
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
-            let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
-            if STEPS == 0 {
-                for part in 8 * block..8 * (block + 1) {
-                    self.wide_products(isa, &wide, part, &mut dots);
-                }
-            } else {
-                let chunks = 64 / STEPS / groups;
-                let group_scales = &self.panel.group_scales[groups * block..][..groups];
-                for (group, scales) in (groups * block..).zip(group_scales) {
-                    for chunk in chunks * group..chunks * (group + 1) {
-                        let sums = self.products::<I, F>(isa, x, chunk);
-                        for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-                            *dots = isa.add_rows(*dots, isa.scale_sums(sums, scales));
-                        }
+            let dots = match kind.group {
+                _ if STEPS == 0 => {
+                    let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
+                    for part in 8 * block..8 * (block + 1) {
+                        self.wide_products(isa, x, part, &mut dots);
                     }
+                    dots
                 }
-            }
+                // Eight steps are a group of 32.
+                16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
+                _ => self.dots::<I, F, 8>(isa, x, block),
+            };
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
             if kind.has_group_mins() {
                 mins = match kind.group {
@@ -198,6 +228,36 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         total
     }
 
+    /// The products of the codes of superblock `block` of the span, times the scales of its `GROUPS` groups.
+    #[inline(always)]
+    fn dots<I: Isa, const F: usize, const GROUPS: usize>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        block: usize,
+    ) -> Tile<I::RowInts, F> {
+        let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
+        let w = self.panel.codes.as_chunks::<64>().0[block].as_chunks::<STEPS>().0;
+        let x: [_; F] =
+            core::array::from_fn(|f| x[f].codes.as_chunks::<64>().0[block].as_chunks::<STEPS>().0);
+        let group_scales = &self.panel.group_scales.as_chunks::<GROUPS>().0[block];
+        for (group, scales) in group_scales.iter().enumerate() {
+            let chunks = 64 / STEPS / GROUPS;
+            for chunk in chunks * group..chunks * (group + 1) {
+                let x: [_; F] = core::array::from_fn(|f| &x[f][chunk]);
+                if STEPS <= 2 {
+                    add_few_products(isa, &w[chunk], &x, scales, &mut dots);
+                    continue;
+                }
+                let sums = isa.products::<STEPS, F>(&w[chunk], &x);
+                for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    *dots = isa.add_scaled_sums(*dots, sums, scales);
+                }
+            }
+        }
+        dots
+    }
+
     /// [`group_mins`] of all columns.
     #[inline(always)]
     fn all_group_mins<I: Isa, const F: usize, const PAIRS: usize>(
@@ -216,32 +276,35 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         mins
     }
 
-    /// The sums of the span's parts of `GROUP` weights.
+    /// The sums of the span's parts of `QUADS` times four weights.
     #[inline(always)]
-    fn scaled<I: Isa, const F: usize, const GROUP: usize>(
+    fn scaled<I: Isa, const F: usize, const QUADS: usize>(
         &self,
         isa: I,
         x: &[Four<'_>; F],
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
-        let mut wide = [[[[[0; 2]; 2]; INTERLEAVED]; SPAN / 4]; F];
-        if STEPS == 0 {
-            widen(isa, x, &mut wide);
-        }
         // A tile for each of a span's eight accumulators; they live in the first-level cache.
         let mut parts = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; 8];
-        for part in 0..len / GROUP {
+        let count = len / (4 * QUADS);
+        let (w, row_scales) =
+            (&self.panel.codes.as_chunks::<QUADS>().0[..count], &self.panel.scales[..count]);
+        let codes: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<QUADS>().0[..count]);
+        let scales: [_; F] = core::array::from_fn(|f| &x[f].scales[..count]);
+        let sums_of_x: [_; F] = core::array::from_fn(|f| &x[f].sums()[..count]);
+        for part in 0..count {
             // Nothing that may fail stands between the products and their use: the compiler would move the use, and
             // load all that it needs long before.
-            let row_scales = isa.row_floats(&self.panel.scales[part]);
-            let dx: [_; F] = core::array::from_fn(|f| &x[f].scales[part]);
-            let sums: [_; F] = core::array::from_fn(|f| &x[f].sums()[part]);
+            let row_scales = isa.row_floats(&row_scales[part]);
+            let dx: [_; F] = core::array::from_fn(|f| &scales[f][part]);
+            let sums: [_; F] = core::array::from_fn(|f| &sums_of_x[f][part]);
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
-                self.wide_products(isa, &wide, part, &mut dots);
+                self.wide_products(isa, x, part, &mut dots);
             } else {
-                for chunk in GROUP / 4 / STEPS * part..GROUP / 4 / STEPS * (part + 1) {
-                    let sums = self.products::<I, F>(isa, x, chunk);
+                for chunk in 0..QUADS / STEPS {
+                    let x: [_; F] = core::array::from_fn(|f| &codes[f][part].as_chunks::<STEPS>().0[chunk]);
+                    let sums = isa.products::<STEPS, F>(&w[part].as_chunks::<STEPS>().0[chunk], &x);
                     for (dots, &sums) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
                         *dots = isa.add_rows(*dots, isa.widen_sums(sums));
                     }
@@ -280,40 +343,49 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         parts[0]
     }
 
-    /// The microkernel: `STEPS` times four weights of sixteen rows times `F` times four columns, the `chunk`-th of the
-    /// span.
-    #[inline(always)]
-    fn products<I: Isa, const F: usize>(
-        &self,
-        isa: I,
-        x: &[Four<'_>; F],
-        chunk: usize,
-    ) -> Tile<I::RowSums, F> {
-        let w = &self.panel.codes.as_chunks::<STEPS>().0[chunk];
-        let x: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<STEPS>().0[chunk]);
-        isa.products::<STEPS, F>(w, &x)
-    }
-
     /// Adds the products of wide codes, those of part `part` of the span.
     #[inline(always)]
     fn wide_products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &[Wide; F],
+        x: &[Four<'_>; F],
         part: usize,
         dots: &mut Tile<I::RowInts, F>,
     ) {
         let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
         let w = &codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
-        let x: [_; F] = core::array::from_fn(|f| &x[f].as_chunks::<8>().0[part]);
-        for quad in 0..8 {
-            for pair in 0..2 {
-                for f in 0..F {
+        for (x, dots) in x.iter().zip(dots) {
+            let x = widen(isa, &x.codes.as_chunks::<8>().0[part]);
+            for quad in 0..8 {
+                for pair in 0..2 {
                     for c in 0..INTERLEAVED {
-                        dots[f][c] = isa.add_pairs(dots[f][c], &w[quad][pair], &x[f][quad][c][pair]);
+                        dots[c] = isa.add_pairs(dots[c], &w[quad][pair], &x[quad][c][pair]);
                     }
                 }
             }
+        }
+    }
+}
+
+/// Adds the products of one or two steps, times the rows' scales: column by column, so that weights and `dots` stay in
+/// registers.
+#[inline(always)]
+fn add_few_products<I: Isa, const STEPS: usize, const F: usize>(
+    isa: I,
+    w: &[[[u8; 4]; ROWS]; STEPS],
+    x: &[&[[[i8; 4]; INTERLEAVED]; STEPS]; F],
+    scales: &[[i16; 2]; ROWS],
+    dots: &mut Tile<I::RowInts, F>,
+) {
+    let last = STEPS.saturating_sub(1);
+    let (first_codes, last_codes) = (isa.row_codes(&w[0]), isa.row_codes(&w[last]));
+    for f in 0..F {
+        for c in 0..INTERLEAVED {
+            let mut sums = isa.first_products(first_codes, x[f][0][c]);
+            if STEPS == 2 {
+                sums = isa.add_products(sums, last_codes, x[f][last][c]);
+            }
+            dots[f][c] = isa.add_scaled_sums(dots[f][c], sums, scales);
         }
     }
 }
@@ -366,40 +438,15 @@ pub(crate) fn sum_of_superblocks<I: Isa>(isa: I, [a, b, c, d]: [I::RowFloats; SP
     isa.add_row_floats(isa.add_row_floats(a, b), isa.add_row_floats(c, d))
 }
 
-/// Adds a span's sums to a column's `to`, or writes them there where it is the `first` span.
+/// 32 codes of four columns in 16 bits: few enough to stay in the first-level cache beside the weights.
 #[inline(always)]
-pub(crate) fn add_span<I: Isa>(isa: I, sum: I::RowFloats, to: &mut [f32], first: bool) {
-    let mut before = isa.splat_row_floats(0.0);
-    if let Some(all) = to.first_chunk_mut() {
-        if !first {
-            before = isa.row_floats(all);
-        }
-        isa.store_row_floats(isa.add_row_floats(before, sum), all);
-    } else {
-        let mut all = [0.0; ROWS];
-        let rows = to.len();
-        if !first {
-            all[..rows].copy_from_slice(to);
-            before = isa.row_floats(&all);
-        }
-        isa.store_row_floats(isa.add_row_floats(before, sum), &mut all);
-        to.copy_from_slice(&all[..rows]);
+fn widen<I: Isa>(isa: I, codes: &[[[i8; 4]; INTERLEAVED]; 8]) -> [[[[i16; 2]; 2]; INTERLEAVED]; 8] {
+    let codes: &[[i8; 32]; 4] = bytemuck::cast_ref(codes);
+    let mut wide = [[[0; 32]; 2]; 4];
+    for (codes, wide) in codes.iter().zip(&mut wide) {
+        let [low, high] = isa.sixteens(isa.signed_bytes(codes));
+        isa.store_bytes(low, &mut wide[0]);
+        isa.store_bytes(high, &mut wide[1]);
     }
-}
-
-/// Codes of four columns in 16 bits: `[weights / 4][column][4]`.
-type Wide = [[[[i16; 2]; 2]; INTERLEAVED]; SPAN / 4];
-
-/// Activations' codes in 16 bits.
-#[inline(always)]
-fn widen<I: Isa, const F: usize>(isa: I, x: &[Four<'_>; F], wide: &mut [Wide; F]) {
-    for (x, wide) in x.iter().zip(wide) {
-        let codes: &[[i8; 32]] = bytemuck::cast_slice(x.codes.as_chunks::<2>().0);
-        let halves: &mut [[[u8; 32]; 2]] = bytemuck::cast_slice_mut(wide.as_mut_slice());
-        for (codes, halves) in codes.iter().zip(halves) {
-            let [low, high] = isa.sixteens(isa.signed_bytes(codes));
-            isa.store_bytes(low, &mut halves[0]);
-            isa.store_bytes(high, &mut halves[1]);
-        }
-    }
+    bytemuck::cast(wide)
 }

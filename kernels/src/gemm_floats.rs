@@ -9,11 +9,21 @@
 
 use crate::activations::Columns;
 use crate::dispatch::Task;
-use crate::gemm::Place;
 use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::simd::{Isa, Level};
 use crate::tile::{FLOAT_COLUMNS, FLOAT_ROWS};
+
+/// A span of a product: the weights of a panel, and where their products go.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The first row of the panel in the window.
+    pub row: usize,
+    /// The rows of the panel that the window has.
+    pub rows: usize,
+    /// The first weight of the span in the rows; where it is not 0, the window holds the sums so far.
+    pub start: usize,
+}
 
 /// Multiplies a span of up to [`FLOAT_ROWS`] rows of floats, each followed by zeros up to `padded` floats ([`crate::tile::padded_len`]),
 /// with all columns; `room` is for [`FLOAT_COLUMNS`] columns of as many.

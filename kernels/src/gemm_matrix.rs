@@ -7,9 +7,8 @@
 
 use crate::activations::{Columns, Interleaved};
 use crate::dispatch::Task;
-use crate::gemm::{PART_SUMS, Place, add_span, group_mins, sum_of_superblocks, superblock};
+use crate::gemm::{PART_SUMS, Place, group_mins, sum_of_superblocks, superblock};
 use crate::gemv::SPAN;
-use crate::output::Output;
 use crate::simd::amx::Amx;
 #[cfg(test)]
 use crate::simd::matrix::Loops;
@@ -20,8 +19,8 @@ use crate::tile::{Panel, ROWS};
 const _: () = assert!(ROWS == SIDE);
 
 /// Multiplies a panel with all columns, on a level that has a matrix unit.
-pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place, out: &mut Output<'_>) {
-    let product = Product { panel, x, place, out };
+pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place<'_, '_>) {
+    let product = Product { panel, x, place };
     #[cfg(test)]
     if level == Level::SCALAR_MATRICES {
         return match panel.kind.superblocks {
@@ -41,8 +40,7 @@ pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: P
 struct Product<'a, 'p, 'o> {
     panel: &'a Panel<'p>,
     x: Columns<'a>,
-    place: Place,
-    out: &'a mut Output<'o>,
+    place: Place<'a, 'o>,
 }
 
 impl<'a> Product<'a, '_, '_> {
@@ -56,9 +54,8 @@ impl<'a> Product<'a, '_, '_> {
     /// Adds the `pair`-th columns' sums to the results.
     #[inline(always)]
     fn add<I: Isa>(&mut self, isa: I, pair: usize, sums: &[[I::RowFloats; SIDE]; 2]) {
-        let Place { row, rows, start } = self.place;
         for (column, &sum) in (2 * SIDE * pair..self.x.count()).zip(sums.as_flattened()) {
-            add_span(isa, sum, &mut self.out.column(column)[row..][..rows], start == 0);
+            self.place.add(isa, column, sum);
         }
     }
 
@@ -73,7 +70,7 @@ impl<'a> Product<'a, '_, '_> {
         let part = |len: usize| len * step / steps..len * (step + 1) / steps;
         for column in part(2 * SIDE) {
             if first + column < self.x.count() {
-                isa.prefetch(self.out.column(first + column)[self.place.row..].as_ptr().cast(), 0);
+                self.place.fetch(isa, first + column);
             }
         }
         for x in self.columns::<K>(pair + 1) {

@@ -3,12 +3,14 @@
 
 use crate::activations::{Columns, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
-use crate::gemm::Place;
+use crate::gemm::{Place, Results};
 use crate::gemv::{SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{FLOAT_COLUMNS, FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Unpack, UnpackFloats, padded_len};
+use crate::tile::{
+    FLOAT_COLUMNS, FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Strip, Unpack, UnpackFloats, padded_len,
+};
 use crate::{Mismatch, gemm, gemm_floats, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
@@ -142,58 +144,28 @@ macro_rules! integer_path {
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
             while let Some(Span { row, rows, first, count }) = spans.next() {
-                let Scratch { panel: scratch, sums } = &mut self.scratch;
+                let Scratch { panel: scratch, strips } = &mut self.scratch;
                 let matrices = x.are_for_matrices();
                 let panel =
                     level.run($panel(Unpack { matrices, rows, row_blocks, first, count, scratch }))?;
                 if let Some(&Span { rows, first, count, .. }) = spans.peek() {
                     level.run(Fetch { rows, row_blocks, first, count });
                 }
-                let (start, rows) = (first * B::LEN, rows.len() / row_blocks);
-                if count == row_blocks {
-                    gemm::multiply(level, &panel, x, Place { row, rows, start }, &mut self.out);
-                    continue;
-                }
-                // Spans are added up here: the columns of the results are far apart, and would have left the caches in between.
-                let mut together = Output::new(sums, ROWS)?;
-                gemm::multiply(level, &panel, x, Place { row: 0, rows: ROWS, start }, &mut together);
-                if first + count == row_blocks {
-                    level.run(Deliver { sums, row, rows, out: &mut self.out });
-                }
+                let (start, rows, number) = (first * B::LEN, rows.len() / row_blocks, row / ROWS % PANELS);
+                let whole = first + count == row_blocks && (number + 1 == PANELS || spans.peek().is_none());
+                let results = whole.then(|| {
+                    let (row, rows) = (row - number * ROWS, number * ROWS + rows);
+                    Results { out: &mut self.out, row, rows }
+                });
+                gemm::multiply(level, &panel, x, Place { start, panel: number, strips, results });
             }
             Ok(())
         }
     };
 }
 
-/// Writes the sums of a panel's rows, `[column][`[`ROWS`]`]`, to where they belong.
-struct Deliver<'a, 'o> {
-    sums: &'a [f32],
-    row: usize,
-    rows: usize,
-    out: &'a mut Output<'o>,
-}
-
-impl Task for Deliver<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        /// Columns whose lines are asked for ahead: as many as a first-level cache has buffers for.
-        const AHEAD: usize = 12;
-        let Self { sums, row, rows, out } = self;
-        for (column, sums) in sums.as_chunks::<ROWS>().0.iter().enumerate() {
-            if column + AHEAD < out.columns() {
-                isa.prefetch(out.column(column + AHEAD)[row..].as_ptr().cast(), 0);
-            }
-            let to = &mut out.column(column)[row..][..rows];
-            match to.first_chunk_mut() {
-                Some(to) => isa.store_row_floats(isa.row_floats(sums), to),
-                None => to.copy_from_slice(&sums[..rows]),
-            }
-        }
-    }
-}
+/// Panels in a [`Strip`].
+const PANELS: usize = size_of::<Strip>() / size_of::<[f32; ROWS]>();
 
 impl Product<'_, '_> {
     integer_path!(sixteens, quant::Scaled, ScaledRows, ScaledPanel);
@@ -210,7 +182,7 @@ impl Product<'_, '_> {
             return Ok(());
         }
         for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
-            let place = Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
+            let place = gemm_floats::Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
             let padded = padded_len(count * B::LEN);
             let (panel, room) = self.scratch.panel.split_at_mut(FLOAT_ROWS * padded_len(SPAN));
             let (panel, room) = (&mut panel[..place.rows * padded], &mut room[..FLOAT_COLUMNS * padded]);

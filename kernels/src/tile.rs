@@ -18,6 +18,9 @@ use crate::simd::Isa;
 
 /// Rows of a panel of integer codes.
 pub(crate) const ROWS: usize = 16;
+/// A column's sums of some neighbouring panels. They go to the results together, since there columns are far apart: a few
+/// cache lines of each, in a page of its own.
+pub(crate) type Strip = [[f32; ROWS]; 4];
 /// Rows of a panel of floats: so many that reading the columns anew for each panel does not bind, so few that they stay in
 /// the second-level cache.
 pub(crate) const FLOAT_ROWS: usize = 64;
@@ -32,18 +35,19 @@ pub(crate) const fn padded_len(len: usize) -> usize {
 /// Floats of memory for a panel, and for columns beside it where they are floats.
 const PANEL_LEN: usize = (FLOAT_ROWS + FLOAT_COLUMNS) * padded_len(SPAN);
 
-/// Floats of scratch memory that a product with so many columns needs: a panel, the sums of its rows, and what is skipped to
+/// Floats of scratch memory that a product with so many columns needs: a panel, a [`Strip`] for each, and what is skipped to
 /// begin with a cache line.
 pub const fn scratch_len(columns: usize) -> usize {
-    columns.saturating_mul(ROWS).saturating_add(PANEL_LEN + size_of::<Line>() / size_of::<f32>())
+    let strip = size_of::<Strip>() / size_of::<f32>();
+    columns.saturating_mul(strip).saturating_add(PANEL_LEN + size_of::<Line>() / size_of::<f32>())
 }
 
 /// What scratch memory is for.
 pub(crate) struct Scratch<'a> {
     /// Of [`PANEL_LEN`] floats.
     pub panel: &'a mut [f32],
-    /// `[columns][`[`ROWS`]`]`
-    pub sums: &'a mut [f32],
+    /// One for each column.
+    pub strips: &'a mut [Strip],
 }
 
 impl<'a> Scratch<'a> {
@@ -54,10 +58,10 @@ impl<'a> Scratch<'a> {
     pub fn new(scratch: &'a mut [f32], columns: usize) -> Result<Self, Mismatch> {
         let found = scratch.len();
         let (_, lines, _) = bytemuck::pod_align_to_mut::<f32, Line>(scratch);
-        let (panel, sums) =
+        let (panel, rest) =
             bytemuck::cast_slice_mut(lines).split_at_mut_checked(PANEL_LEN).unwrap_or_default();
-        match sums.get_mut(..columns.saturating_mul(ROWS)) {
-            Some(sums) if !panel.is_empty() => Ok(Scratch { panel, sums }),
+        match rest.as_chunks_mut().0.as_chunks_mut().0.get_mut(..columns) {
+            Some(strips) if !panel.is_empty() => Ok(Scratch { panel, strips }),
             _ => Err(Mismatch { what: "floats of scratch", expected: scratch_len(columns), found }),
         }
     }

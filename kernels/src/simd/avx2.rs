@@ -80,6 +80,27 @@ fn add_pair_products(to: __m256i, w: __m256i, x: __m256i) -> __m256i {
     to
 }
 
+/// `to` plus `sums` times `scales`, pairs added: written out, because the compiler would put it off until all columns' sums
+/// are there, and spill them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_scaled(to: __m256i, sums: __m256i, scales: &[i16; 16]) -> __m256i {
+    let mut to = to;
+    // SAFETY: two instructions of AVX2, of which the first reads the 32 bytes of `scales`.
+    unsafe {
+        core::arch::asm!(
+            "vpmaddwd {product}, {sums}, [{scales}]",
+            "vpaddd {to}, {to}, {product}",
+            product = out(ymm_reg) _,
+            to = inout(ymm_reg) to,
+            sums = in(ymm_reg) sums,
+            scales = in(reg) scales,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
 /// Places of the bytes of the `part`-th of eight integers of 16 bits, for all eight lanes of a half.
 static PICKS: [[u8; 32]; 8] = {
     let mut picks = [[0; 32]; 8];
@@ -513,12 +534,9 @@ impl Isa for Avx2 {
             let one = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]
         }
-        fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
+        fn add_scaled_sums(to: [__m256i; 2], sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
             let scales = scales.as_flattened().as_chunks::<16>().0;
-            [
-                _mm256_madd_epi16(sums[0], _mm256_loadu_si256(p(&scales[0]))),
-                _mm256_madd_epi16(sums[1], _mm256_loadu_si256(p(&scales[1]))),
-            ]
+            [add_scaled(to[0], sums[0], &scales[0]), add_scaled(to[1], sums[1], &scales[1])]
         }
     }
 }

@@ -95,10 +95,10 @@ impl Isa for Avx512 {
         fn add_products(to: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
             _mm512_dpbusd_epi32(to, w, _mm512_set1_epi32(bytemuck::cast(x)))
         }
-        fn scale_sums(sums: __m512i, scales: &[[i16; 2]; 16]) -> __m512i {
+        fn add_scaled_sums(to: __m512i, sums: __m512i, scales: &[[i16; 2]; 16]) -> __m512i {
             // The upper of the two scales, widened, is a multiplier of 32 bits.
             let wide = _mm512_srai_epi32::<16>(_mm512_loadu_si512(scales.as_ptr().cast()));
-            _mm512_mullo_epi32(sums, wide)
+            _mm512_add_epi32(to, _mm512_mullo_epi32(sums, wide))
         }
         fn splat_rows(a: i32) -> __m512i { _mm512_set1_epi32(a) }
         fn row_ints(from: &[i32; 16]) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }

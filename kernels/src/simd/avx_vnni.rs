@@ -50,12 +50,13 @@ impl Isa for AvxVnni {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [_mm256_dpbusd_avx_epi32(to[0], w[0], x), _mm256_dpbusd_avx_epi32(to[1], w[1], x)]
         }
-        fn scale_sums(sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
+        fn add_scaled_sums(to: [__m256i; 2], sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
             // The upper of the two scales, widened, is a multiplier of 32 bits.
             let scales = scales.as_flattened().as_chunks::<16>().0;
             let low = _mm256_srai_epi32::<16>(_mm256_loadu_si256(p(&scales[0])));
             let high = _mm256_srai_epi32::<16>(_mm256_loadu_si256(p(&scales[1])));
-            [_mm256_mullo_epi32(sums[0], low), _mm256_mullo_epi32(sums[1], high)]
+            let (low, high) = (_mm256_mullo_epi32(sums[0], low), _mm256_mullo_epi32(sums[1], high));
+            [_mm256_add_epi32(to[0], low), _mm256_add_epi32(to[1], high)]
         }
     }
 }

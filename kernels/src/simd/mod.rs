@@ -245,8 +245,13 @@ pub trait Isa: Copy {
     fn add_products(self, to: Self::RowSums, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums;
     /// The sums in 32 bits.
     fn widen_sums(self, sums: Self::RowSums) -> Self::RowInts;
-    /// The sums in 32 bits, times each row's scale, which stands there twice.
-    fn scale_sums(self, sums: Self::RowSums, scales: &[[i16; 2]; 16]) -> Self::RowInts;
+    /// Adds the sums in 32 bits, times each row's scale, which stands there twice.
+    fn add_scaled_sums(
+        self,
+        to: Self::RowInts,
+        sums: Self::RowSums,
+        scales: &[[i16; 2]; 16],
+    ) -> Self::RowInts;
     /// The same integer for each row.
     fn splat_rows(self, a: i32) -> Self::RowInts;
     /// An integer of each row from memory.

@@ -429,18 +429,18 @@ macro_rules! neon_words {
 }
 pub(super) use neon_words;
 
-/// The upper of each row's two scales, widened: multipliers of 32 bits.
+/// `to` plus the sums, times the upper of each row's two scales, widened.
 ///
 /// # Safety
 /// The processor must have NEON.
 #[inline(always)]
-pub(super) unsafe fn times_scales(sums: [Ints; 2], scales: &[[i16; 2]; 16]) -> [Ints; 2] {
+pub(super) unsafe fn add_scaled(to: [Ints; 2], sums: [Ints; 2], scales: &[[i16; 2]; 16]) -> [Ints; 2] {
     let scales = scales.as_chunks::<8>().0;
     // SAFETY: the caller promises NEON; eight rows have 32 bytes of scales.
     unsafe {
         let wide = [load(&scales[0]), load(&scales[1])];
-        both!(|sums, wide| both!(|sums, wide| {
-            vmulq_s32(sums, vshrq_n_s32::<16>(vreinterpretq_s32_u8(wide)))
+        both!(|to, sums, wide| both!(|to, sums, wide| {
+            vmlaq_s32(to, sums, vshrq_n_s32::<16>(vreinterpretq_s32_u8(wide)))
         }))
     }
 }
@@ -485,8 +485,8 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn scale_sums(self, sums: [int16x8_t; 8], scales: &[[i16; 2]; 16]) -> [Ints; 2] {
+    fn add_scaled_sums(self, to: [Ints; 2], sums: [int16x8_t; 8], scales: &[[i16; 2]; 16]) -> [Ints; 2] {
         // SAFETY: a value of this type proves that the processor has NEON.
-        unsafe { times_scales(self.widen_sums(sums), scales) }
+        unsafe { add_scaled(to, self.widen_sums(sums), scales) }
     }
 }

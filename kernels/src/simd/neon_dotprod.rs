@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::neon::{
-    Bytes, Floats, Ints, Shorts, both, load, narrow_to_halves, neon_words, pairs, signed, times_scales,
+    Bytes, Floats, Ints, Shorts, add_scaled, both, load, narrow_to_halves, neon_words, pairs, signed,
     transpose, widen_halves,
 };
 use super::{Isa, rows_of_two_registers, words};
@@ -112,7 +112,9 @@ macro_rules! dotprod_words {
                 let [[a, b], [c, d]] = to;
                 [[sdot(a, w[0], x), sdot(b, w[1], x)], [sdot(c, w[2], x), sdot(d, w[3], x)]]
             }
-            fn scale_sums(sums: [Ints; 2], scales: &[[i16; 2]; 16]) -> [Ints; 2] { times_scales(sums, scales) }
+            fn add_scaled_sums(to: [Ints; 2], sums: [Ints; 2], scales: &[[i16; 2]; 16]) -> [Ints; 2] {
+                add_scaled(to, sums, scales)
+            }
         }
     };
 }

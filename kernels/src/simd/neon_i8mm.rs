@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::neon::{
-    Bytes, Floats, Ints, Shorts, both, load, narrow_to_halves, neon_words, pairs, signed, times_scales,
+    Bytes, Floats, Ints, Shorts, add_scaled, both, load, narrow_to_halves, neon_words, pairs, signed,
     transpose, widen_halves,
 };
 use super::neon_dotprod::{dotprod_words, sdot};

@@ -372,7 +372,7 @@ impl Isa for Scalar {
         lanes(|half| lanes(|i| sums[8 * half + i]))
     }
     #[inline(always)]
-    fn scale_sums(self, sums: [i32; 16], scales: &[[i16; 2]; 16]) -> [[i32; 8]; 2] {
-        self.widen_sums(lanes(|row| sums[row].wrapping_mul(i32::from(scales[row][0]))))
+    fn add_scaled_sums(self, to: [[i32; 8]; 2], sums: [i32; 16], scales: &[[i16; 2]; 16]) -> [[i32; 8]; 2] {
+        self.add_rows(to, self.widen_sums(lanes(|row| sums[row].wrapping_mul(i32::from(scales[row][0])))))
     }
 }
