@@ -13,8 +13,8 @@ use gristmill_kernels::quant::GgmlType;
 
 use super::device::Place;
 use super::gpu::{Gpu, internal, size};
-use super::host::Arg;
 use super::memory::Buffer;
+use super::queue::Arg;
 use crate::backend::cache::ROLLBACK;
 use crate::backend::{Act, Attention, Backend, Cache, CacheType, CacheTypes, LayerShape};
 use crate::{Error, Result};

@@ -334,6 +334,7 @@ impl Run {
                 self.each(format!("{activation:?} of {width}"), |backend| {
                     let (x, y) = (backend.write(width, &x)?, backend.write(width, &y)?);
                     backend.gated(activation, x, y)?;
+                    // Writes what was only read since the last barrier.
                     backend.activate(activation, y)?;
                     backend.columns(&[(x, 1..width), (y, 0..3)])
                 })?;

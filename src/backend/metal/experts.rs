@@ -4,7 +4,7 @@
 use gristmill_kernels::metal::launch::{self, TILE};
 
 use super::gpu::{Gpu, internal, size, sizes};
-use super::host::Arg;
+use super::queue::Arg;
 use crate::Result;
 use crate::backend::{Act, Backend, Grouped, Held, Router, Scoring, Slots};
 

@@ -6,8 +6,9 @@ use std::ops::Range;
 use gristmill_kernels::metal::launch::{self, TopK, With};
 
 use super::device::Place;
-use super::host::{Arg, Host};
+use super::host::Host;
 use super::memory::Buffer;
+use super::queue::Arg;
 use crate::backend::{
     Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Left, Map, Mark, Matrix,
     Norm, Recurrence, Router, Scan, Slots, State, States, Turns, Wkv,

@@ -1,8 +1,8 @@
 //! The operations on Apple's GPUs, by the kernels of `gristmill_kernels::metal`.
 //!
 //! ```text
-//! gpu, attend,   which kernel, with which buffers, in what order       host     what lasts: weights, constants, barriers
-//!   experts
+//! gpu, attend,   which kernel, with which buffers, in what order       host     what lasts: weights, constants
+//!   experts                                                            queue    the order of work: barriers, sums held back
 //! handover       the first layers here, the others on the CPU          memory   buffers and their account
 //! check          every kernel against the CPU                         device   what a GPU is asked for: apple, or an emulator
 //! ```
@@ -19,6 +19,7 @@ mod gpu;
 mod handover;
 mod host;
 mod memory;
+mod queue;
 
 pub(crate) use attend::Kept;
 pub use check::{Check, Examination, examine};
@@ -59,9 +60,9 @@ impl Metal {
     /// # Errors
     /// [`Error::DeviceMemory`](crate::Error::DeviceMemory) where they are more than the device may hold.
     pub fn new(device: Box<dyn Device>, layers: usize, weights: u64) -> Result<Self> {
+        let about = device.about().clone();
         let host = Host::new(device);
         host.memory().check(weights, "weights")?;
-        let about = host.device().about();
         tracing::debug!(device = about.name, limit = about.memory_limit, "layers run on the GPU");
         Ok(Metal { host: Mutex::new(host), layers })
     }
