@@ -1,4 +1,4 @@
-// Attention with an online softmax (Milakov and Gimelshein 2018; Dao and others 2022), over a cache in some format:
+// Attention with an online softmax (Milakov and Gimelshein 2018; Dao and others 2022), over keys and values each in some format:
 //
 //   keys      [heads of keys][capacity] rows of key_len values       positions are taken in turn: row = position % capacity
 //   values    [heads of keys][capacity] rows of value_len values
@@ -19,8 +19,9 @@ inline float larger(float a, float b) {
     return b > a ? b : a;
 }
 
-/// `EIGHTS` is how many eights of a value a lane may have to hold: one up to 256 values, three up to 768.
-template <typename F, ushort EIGHTS>
+/// `K` and `V` are the formats of keys and of values, `EIGHTS` is how many eights of a value a lane may have to hold: one up to 256
+/// values, three up to 768.
+template <typename K, typename V, ushort EIGHTS>
 kernel void attention(
     constant attention_params &p [[buffer(0)]], device const float *queries [[buffer(1)]],
     device const uchar *keys [[buffer(2)]], device const uchar *values [[buffer(3)]],
@@ -73,15 +74,15 @@ kernel void attention(
         }
         if (position >= first && position < end) {
             const ulong row = ulong(kv_head) * p.capacity + position % p.capacity;
-            device const typename F::block *key = (device const typename F::block *)(keys + row * p.key_bytes);
+            device const typename K::block *key = (device const typename K::block *)(keys + row * p.key_bytes);
             for (uint e = 0; e < p.key_len / 8; e++) {
                 float k[8];
-                const float2 unit = F::eight(key, e, p.key_len, k);
+                const float2 unit = K::eight(key, e, p.key_len, k);
                 for (ushort q = 0; q < QUERIES; q++) {
                     threadgroup const float *query = shared + q * p.key_len + 8 * e;
                     float dot = 0.0f;
                     for (ushort i = 0; i < 8; i++) {
-                        dot = fma(query[i], k[i] - float(F::offset), dot);
+                        dot = fma(query[i], k[i] - float(K::offset), dot);
                     }
                     score[q] = fma(dot, unit.x, score[q]);
                 }
@@ -123,19 +124,19 @@ kernel void attention(
             }
             if (any && which < LANES && side < side_by_side) {
                 const ulong row = ulong(kv_head) * p.capacity + (start + which) % p.capacity;
-                device const typename F::block *value = (device const typename F::block *)(values + row * p.value_bytes);
+                device const typename V::block *value = (device const typename V::block *)(values + row * p.value_bytes);
                 for (ushort n = 0; n < EIGHTS; n++) {
                     const uint e = lane % min(eights, uint(LANES)) + n * LANES;
                     if (e >= eights) {
                         break;
                     }
                     float v[8];
-                    const float2 unit = F::eight(value, e, p.value_len, v);
+                    const float2 unit = V::eight(value, e, p.value_len, v);
                     for (ushort q = 0; q < QUERIES; q++) {
                         // A position that a query does not see has no part in its sum, be it damaged.
                         if (by[q] != 0.0f) {
                             for (ushort i = 0; i < 8; i++) {
-                                results[q][n][i] = fma(by[q] * unit.x, v[i] - float(F::offset), results[q][n][i]);
+                                results[q][n][i] = fma(by[q] * unit.x, v[i] - float(V::offset), results[q][n][i]);
                             }
                         }
                     }
@@ -234,7 +235,10 @@ kernel void attention_join(
 }
 PLAIN(attention_join)
 
-#define ATTENTION(format)                                                                                        \
-    INSTANCE("attention_" #format, attention<format, 1>)                                                         \
-    INSTANCE("attention3_" #format, attention<format, 3>)
-ATTENTION(f32) ATTENTION(f16) ATTENTION(bf16) ATTENTION(q8_0) ATTENTION(q4_0)
+#define ATTENTION(keys, values)                                                                                  \
+    INSTANCE("attention_" #keys "_" #values, attention<keys, values, 1>)                                         \
+    INSTANCE("attention3_" #keys "_" #values, attention<keys, values, 3>)
+#define EACH_KEYS(values)                                                                                        \
+    ATTENTION(f32, values) ATTENTION(f16, values) ATTENTION(bf16, values) ATTENTION(q8_0, values)                \
+    ATTENTION(q4_0, values)
+EACH_KEYS(f32) EACH_KEYS(f16) EACH_KEYS(bf16) EACH_KEYS(q8_0) EACH_KEYS(q4_0)

@@ -144,8 +144,7 @@ impl Model {
         })
     }
 
-    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted, and for
-    /// forms that the model's GPU does not keep.
+    /// Bytes that the cache of a sequence of `tokens` tokens takes at most; `usize::MAX` for more than can be counted.
     ///
     /// What a GPU keeps grows by half, and while it grows what it had is there too.
     pub fn cache_bytes(&self, types: impl Into<CacheTypes>, tokens: usize) -> usize {

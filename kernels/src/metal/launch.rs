@@ -37,19 +37,19 @@ const EACH: u32 = 64;
 /// Room for [`Launch::params`]: the longest struct of arguments.
 const MOST_PARAMS: usize = 68;
 
-/// A kernel, by its name: of templates the format belongs to it.
+/// A kernel, by its name: of templates the formats belong to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
-    /// The name before the format.
+    /// The name before the formats.
     pub stem: &'static str,
-    /// Of which format the instance is.
-    pub format: Option<GgmlType>,
+    /// Of which formats the instance is: none, one, or those of keys and of values.
+    pub formats: [Option<GgmlType>; 2],
 }
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.stem)?;
-        if let Some(format) = self.format {
+        for format in self.formats.iter().flatten() {
             f.write_str("_")?;
             for c in format.name().chars() {
                 write!(f, "{}", c.to_ascii_lowercase())?;
@@ -79,7 +79,7 @@ impl Launch {
         let mut bytes = [0; MOST_PARAMS];
         bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(&params));
         Launch {
-            kernel: Kernel { stem, format: None },
+            kernel: Kernel { stem, formats: [None; 2] },
             groups: [1; 3],
             threads: EACH,
             shared: 0,
@@ -89,7 +89,7 @@ impl Launch {
     }
 
     fn of(mut self, format: GgmlType) -> Self {
-        self.kernel.format = Some(format);
+        self.kernel.formats = [Some(format), None];
         self
     }
 
@@ -199,8 +199,8 @@ pub fn select(len: u32, rows: u32, count: u32) -> Launch {
 /// How attention runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    /// Format of keys and values in the cache: `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
-    pub cache: GgmlType,
+    /// Formats of keys and of values in the cache: `f32`, `f16`, `bf16`, `q8_0` or `q4_0` each.
+    pub cache: [GgmlType; 2],
     /// Tokens of the pass.
     pub tokens: u32,
     /// Heads of queries.
@@ -232,9 +232,14 @@ pub fn cache_row(format: GgmlType, dim: u32) -> (u32, u32) {
 }
 
 impl Attention {
+    /// [`cache_row`] of keys and of values.
+    fn rows(&self) -> [(u32, u32); 2] {
+        let [keys, values] = self.cache;
+        [cache_row(keys, self.key_dim), cache_row(values, self.value_dim)]
+    }
+
     fn params(&self) -> AttentionParams {
-        let (key_len, key_bytes) = cache_row(self.cache, self.key_dim);
-        let (value_len, value_bytes) = cache_row(self.cache, self.value_dim);
+        let [(key_len, key_bytes), (value_len, value_bytes)] = self.rows();
         let [slopes, sinks] = self.has;
         AttentionParams {
             tokens: self.tokens,
@@ -269,12 +274,12 @@ impl Attention {
 
     /// Whether the kernels have room for heads of this size.
     pub fn fits(&self) -> bool {
-        cache_row(self.cache, self.value_dim).0 <= 3 * 8 * LANES && self.shared() <= MOST_SHARED
+        let [_, (value_len, _)] = self.rows();
+        value_len <= 3 * 8 * LANES && self.shared() <= MOST_SHARED
     }
 
     fn shared(&self) -> u32 {
-        let (key_len, value_len) =
-            (cache_row(self.cache, self.key_dim).0, cache_row(self.cache, self.value_dim).0);
+        let [(key_len, _), (value_len, _)] = self.rows();
         let sums = 2 * ATTENTION_SIMDS * QUERIES + QUERIES.saturating_mul(value_len);
         4u32.saturating_mul(sums.max(QUERIES.saturating_mul(key_len)))
     }
@@ -286,7 +291,9 @@ impl Attention {
         let stem = if params.value_len <= 8 * LANES { "attention" } else { "attention3" };
         let tiles = (self.tokens * params.group).div_ceil(QUERIES);
         let groups = [tiles, self.kv_heads, params.parts];
-        Launch::new(stem, params).of(self.cache).grid(groups, ATTENTION_SIMDS * LANES, self.shared())
+        let mut launch = Launch::new(stem, params).grid(groups, ATTENTION_SIMDS * LANES, self.shared());
+        launch.kernel.formats = self.cache.map(Some);
+        launch
     }
 
     /// Joins the parts. Buffers: what they left, sinks of heads, results `[tokens, heads * value_dim]`.
@@ -294,9 +301,14 @@ impl Attention {
         Launch::new("attention_join", self.params()).each(self.value_dim, self.tokens * self.heads)
     }
 
-    /// Writes keys (or values) of the pass's tokens to the cache. Buffers: `[tokens, kv_heads * dim]`, the cache.
-    pub fn keep(&self, dim: u32) -> Launch {
-        let (len, row_bytes) = cache_row(self.cache, dim);
+    /// Write keys, and values, of the pass's tokens to the cache. Buffers of each: `[tokens, kv_heads * dim]`, the cache.
+    pub fn keep(&self) -> [Launch; 2] {
+        let [keys, values] = self.cache;
+        [self.keep_rows(keys, self.key_dim), self.keep_rows(values, self.value_dim)]
+    }
+
+    fn keep_rows(&self, format: GgmlType, dim: u32) -> Launch {
+        let (len, row_bytes) = cache_row(format, dim);
         let params = KeepParams {
             tokens: self.tokens,
             heads: self.kv_heads,
@@ -306,8 +318,8 @@ impl Attention {
             capacity: self.capacity,
             position: self.position,
         };
-        let unit = self.cache.block_len() as u32;
-        Launch::new("keep", params).of(self.cache).each(self.kv_heads * (len / unit), self.tokens)
+        let unit = format.block_len() as u32;
+        Launch::new("keep", params).of(format).each(self.kv_heads * (len / unit), self.tokens)
     }
 }
 

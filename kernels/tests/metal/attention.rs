@@ -11,7 +11,7 @@ const CACHE_TYPES: [GgmlType; 5] =
     [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0];
 
 const PLAIN: Attention = Attention {
-    cache: GgmlType::F32,
+    cache: [GgmlType::F32; 2],
     tokens: 1,
     heads: 6,
     kv_heads: 2,
@@ -31,9 +31,21 @@ struct Kept {
     buffer: Buffer,
 }
 
-/// Keeps random numbers for `positions` positions, some tokens at a time; those behind stay NaN.
-fn keep(device: &mut Emulator, spec: &Attention, dim: u32, positions: u32, random: &mut Random) -> Kept {
-    let (len, row_bytes) = cache_row(spec.cache, dim);
+/// Keeps random keys and values for `positions` positions, some tokens at a time; those behind stay NaN.
+fn keep(device: &mut Emulator, spec: &Attention, positions: u32, random: &mut Random) -> [Kept; 2] {
+    [0, 1].map(|which| keep_some(device, spec, which, positions, random))
+}
+
+/// The same for keys, number 0, or values.
+fn keep_some(
+    device: &mut Emulator,
+    spec: &Attention,
+    which: usize,
+    positions: u32,
+    random: &mut Random,
+) -> Kept {
+    let (format, dim) = (spec.cache[which], [spec.key_dim, spec.value_dim][which]);
+    let (len, row_bytes) = cache_row(format, dim);
     let bytes = (spec.kv_heads * spec.capacity * row_bytes) as usize;
     let buffer = device.room(bytes);
     let mut position = 0;
@@ -41,14 +53,14 @@ fn keep(device: &mut Emulator, spec: &Attention, dim: u32, positions: u32, rando
         let tokens = (1 + random.below(40) as u32).min(positions - position);
         let x: Vec<f32> = random.floats((tokens * spec.kv_heads * dim) as usize);
         let input = device.floats(&x);
-        device.run(&Attention { tokens, position, ..*spec }.keep(dim), &[input, buffer]);
+        device.run(&Attention { tokens, position, ..*spec }.keep()[which], &[input, buffer]);
         position += tokens;
     }
     let bytes = device.try_read(buffer, bytes).unwrap();
     let row = |head: u32, position: u32| {
         let at = ((head * spec.capacity + position % spec.capacity) * row_bytes) as usize;
         let mut out = vec![0.0; len as usize];
-        dequantize_row(spec.cache, &bytes[at..at + row_bytes as usize], &mut out).unwrap();
+        dequantize_row(format, &bytes[at..at + row_bytes as usize], &mut out).unwrap();
         out
     };
     let first = positions.saturating_sub(spec.capacity);
@@ -63,14 +75,15 @@ fn what_is_kept_is_what_ggml_would_write() {
     for ty in CACHE_TYPES {
         // 40 values: 24 that only fill the second block.
         for dim in [32, 40] {
-            let spec = Attention { cache: ty, tokens: 5, kv_heads: 3, capacity: 5, position: 3, ..PLAIN };
+            let few = Attention { tokens: 5, kv_heads: 3, capacity: 5, position: 3, ..PLAIN };
+            let spec = Attention { cache: [GgmlType::F32, ty], value_dim: dim, ..few };
             let mut x = random.floats((spec.tokens * spec.kv_heads * dim) as usize);
             x[..32].fill(0.0);
             x[40] = 0.5;
             let (len, row_bytes) = cache_row(ty, dim);
             let room = (spec.kv_heads * spec.capacity * row_bytes) as usize;
             let (input, cache) = (device.floats(&x), device.room(room));
-            device.run(&spec.keep(dim), &[input, cache]);
+            device.run(&spec.keep()[1], &[input, cache]);
             let found = device.try_read(cache, room).unwrap();
             for token in 0..spec.tokens {
                 for head in 0..spec.kv_heads {
@@ -112,7 +125,7 @@ impl Case {
         Case { spec, visible: visible.to_vec(), slopes: vec![], sinks: vec![] }
     }
 
-    fn run(&self, device: &mut Emulator, queries: &[f32], keys: &Kept, values: &Kept) -> Vec<f32> {
+    fn run(&self, device: &mut Emulator, queries: &[f32], [keys, values]: &[Kept; 2]) -> Vec<f32> {
         let spec = Attention { has: [!self.slopes.is_empty(), !self.sinks.is_empty()], ..self.spec };
         assert!(spec.fits());
         let input = device.floats(queries);
@@ -128,12 +141,13 @@ impl Case {
     }
 
     /// Softmax of scores times values in double precision; the bound follows the errors of scores into the weights.
-    fn check(&self, device: &mut Emulator, keys: &Kept, values: &Kept, random: &mut Random) {
+    fn check(&self, device: &mut Emulator, kept: &[Kept; 2], random: &mut Random) {
         let Attention { tokens, heads, kv_heads, key_dim, value_dim, .. } = self.spec;
         let (key_dim, value_dim) = (key_dim as usize, value_dim as usize);
         let queries: Vec<f32> =
             random.floats((tokens * heads) as usize * key_dim).iter().map(|x| 3.0 * x).collect();
-        let found = self.run(device, &queries, keys, values);
+        let found = self.run(device, &queries, kept);
+        let [keys, values] = kept;
         for (number, query) in queries.chunks_exact(key_dim).enumerate() {
             let (token, head) = (number / heads as usize, number % heads as usize);
             let kv_head = head / (heads / kv_heads) as usize;
@@ -186,13 +200,13 @@ impl Case {
 fn attention_is_softmax_of_scores_times_values_in_every_cache() {
     let mut device = device!();
     let mut random = Random(2);
-    for (seed, ty) in CACHE_TYPES.into_iter().enumerate() {
+    let pairs = CACHE_TYPES.into_iter().flat_map(|keys| CACHE_TYPES.map(|values| [keys, values]));
+    for (seed, cache) in pairs.enumerate() {
         device.seed(seed as u64);
-        let spec = Attention { cache: ty, position: 64, ..PLAIN };
-        let keys = keep(&mut device, &spec, spec.key_dim, 70, &mut random);
-        let values = keep(&mut device, &spec, spec.value_dim, 70, &mut random);
+        let spec = Attention { cache, position: 64, ..PLAIN };
+        let kept = keep(&mut device, &spec, 70, &mut random);
         for visible in [&[[0, 70]][..], &[[0, 65], [0, 66], [0, 67], [0, 68], [0, 69], [0, 70]]] {
-            Case::new(spec, visible).check(&mut device, &keys, &values, &mut random);
+            Case::new(spec, visible).check(&mut device, &kept, &mut random);
         }
     }
 }
@@ -214,11 +228,11 @@ fn heads_of_any_size_and_windows_at_any_place() {
     .into_iter()
     .enumerate()
     {
-        for ty in [GgmlType::F16, GgmlType::Q8_0] {
-            let spec = Attention { cache: ty, key_dim, value_dim, heads, kv_heads, position: 60, ..PLAIN };
-            let keys = keep(&mut device, &spec, key_dim, 70, &mut random);
-            let values = keep(&mut device, &spec, value_dim, 70, &mut random);
-            Case::new(spec, windows[number % 3]).check(&mut device, &keys, &values, &mut random);
+        use GgmlType::{F16, Q8_0};
+        for cache in [[F16, F16], [Q8_0, Q8_0], [Q8_0, F16], [F16, Q8_0]] {
+            let spec = Attention { cache, key_dim, value_dim, heads, kv_heads, position: 60, ..PLAIN };
+            let kept = keep(&mut device, &spec, 70, &mut random);
+            Case::new(spec, windows[number % 3]).check(&mut device, &kept, &mut random);
         }
     }
 }
@@ -228,8 +242,7 @@ fn scores_are_capped_and_slanted_and_sinks_take_their_part() {
     let mut device = device!();
     let mut random = Random(4);
     let spec = Attention { position: 60, ..PLAIN };
-    let keys = keep(&mut device, &spec, 64, 70, &mut random);
-    let values = keep(&mut device, &spec, 64, 70, &mut random);
+    let kept = keep(&mut device, &spec, 70, &mut random);
     let visible = [[0, 70], [10, 70], [0, 63], [33, 64]];
     let capped = Attention { cap: Some(2.0), ..spec };
     let heads = |from: [f32; 3]| [from, from].concat();
@@ -243,7 +256,7 @@ fn scores_are_capped_and_slanted_and_sinks_take_their_part() {
             ..Case::new(capped, &visible)
         },
     ] {
-        case.check(&mut device, &keys, &values, &mut random);
+        case.check(&mut device, &kept, &mut random);
     }
 }
 
@@ -252,7 +265,7 @@ fn long_sequences_are_joined_from_parts_and_places_are_used_again() {
     let mut device = device!();
     let mut random = Random(5);
     let spec = Attention {
-        cache: GgmlType::F16,
+        cache: [GgmlType::F16; 2],
         key_dim: 32,
         value_dim: 32,
         heads: 2,
@@ -261,10 +274,9 @@ fn long_sequences_are_joined_from_parts_and_places_are_used_again() {
         position: 1299,
         ..PLAIN
     };
-    let keys = keep(&mut device, &spec, 32, 1300, &mut random);
-    let values = keep(&mut device, &spec, 32, 1300, &mut random);
+    let kept = keep(&mut device, &spec, 1300, &mut random);
     for visible in [[200, 1300], [511, 513], [1023, 1025], [1024, 1300], [600, 700]] {
-        Case::new(spec, &[visible]).check(&mut device, &keys, &values, &mut random);
+        Case::new(spec, &[visible]).check(&mut device, &kept, &mut random);
     }
 }
 
@@ -274,12 +286,11 @@ fn what_a_query_does_not_see_has_no_part_be_it_damaged() {
     let mut random = Random(6);
     // Behind position 40 the cache holds NaN.
     let spec = Attention { position: 39, ..PLAIN };
-    let keys = keep(&mut device, &spec, 64, 40, &mut random);
-    let values = keep(&mut device, &spec, 64, 40, &mut random);
-    Case::new(spec, &[[0, 40], [0, 39]]).check(&mut device, &keys, &values, &mut random);
+    let kept = keep(&mut device, &spec, 40, &mut random);
+    Case::new(spec, &[[0, 40], [0, 39]]).check(&mut device, &kept, &mut random);
     let sees_it = Case::new(spec, &[[0, 40], [0, 41]]);
     let queries = random.floats(2 * 6 * 64);
-    let found = sees_it.run(&mut device, &queries, &keys, &values);
+    let found = sees_it.run(&mut device, &queries, &kept);
     let (first, second) = found.split_at(6 * 64);
     assert!(first.iter().all(|x| x.is_finite()) && second.iter().all(|x| x.is_nan()));
 }

@@ -63,8 +63,11 @@ fn every_kernel_of_every_format_is_there() {
     for stem in ["matvec", "matvec4", "matmul", "matmul128", "lookup"] {
         expected.extend(GgmlType::COMPUTABLE.iter().map(|ty| format!("{stem}_{}", ty.name().to_lowercase())));
     }
-    for stem in ["attention", "attention3", "keep"] {
-        expected.extend(["f32", "f16", "bf16", "q8_0", "q4_0"].map(|ty| format!("{stem}_{ty}")));
+    let kept = ["f32", "f16", "bf16", "q8_0", "q4_0"];
+    expected.extend(kept.map(|ty| format!("keep_{ty}")));
+    for stem in ["attention", "attention3"] {
+        let pairs = kept.into_iter().flat_map(|keys| kept.map(|values| format!("{stem}_{keys}_{values}")));
+        expected.extend(pairs);
     }
     expected.sort();
     assert_eq!(found, expected);

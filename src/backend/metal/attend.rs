@@ -41,13 +41,14 @@ impl Kept {
 
     /// Bytes of a layer that had to have room for so many positions; `usize::MAX` for more than can be counted.
     pub fn bytes(types: CacheTypes, shape: &LayerShape, positions: usize) -> usize {
-        let row = |dim: usize| {
+        let row = |format: GgmlType, dim: usize| {
             let dim = u32::try_from(dim).ok().filter(|&dim| dim < 1 << 30)?;
-            Some(cache_row(format(types).ok()?, dim).1 as usize)
+            Some(cache_row(format, dim).1 as usize)
         };
         let rows = shape.heads.saturating_mul(capacity(positions));
-        row(shape.key_dim)
-            .zip(row(shape.value_dim))
+        let [keys, values] = formats(types);
+        row(keys, shape.key_dim)
+            .zip(row(values, shape.value_dim))
             .map_or(usize::MAX, |(key, value)| rows.saturating_mul(key + value))
     }
 }
@@ -57,13 +58,9 @@ fn capacity(needed: usize) -> usize {
     needed.saturating_add(needed / 2).checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX)
 }
 
-/// The format in which kernels keep keys and values.
-fn format(types: CacheTypes) -> Result<GgmlType> {
-    if types.keys != types.values {
-        let feature = format!("keys of {} beside values of {}", types.keys.name(), types.values.name());
-        return Err(Error::DeviceUnsupported { feature, hint: "keep both in one form" });
-    }
-    Ok(match types.keys {
+/// The formats in which kernels keep keys and values.
+fn formats(types: CacheTypes) -> [GgmlType; 2] {
+    [types.keys, types.values].map(|ty| match ty {
         CacheType::F16 => GgmlType::F16,
         CacheType::Bf16 => GgmlType::BF16,
         CacheType::Q8_0 => GgmlType::Q8_0,
@@ -86,7 +83,7 @@ impl Gpu<'_> {
         let shape = spec.shape;
         let (tokens, end) = (queries.rows, start + queries.rows);
         let mut launch = launch::Attention {
-            cache: format(cache.types())?,
+            cache: formats(cache.types()),
             tokens: size(tokens)?,
             heads: size(spec.heads)?,
             kv_heads: size(shape.heads)?,
@@ -118,11 +115,9 @@ impl Gpu<'_> {
             }
             let kept = self.room(place, &shape, launch.cache, start..end)?;
             launch.capacity = size(kept.capacity)?;
-            for ((x, dim), buffer) in
-                [(keys, launch.key_dim), (values, launch.value_dim)].into_iter().zip(&kept.buffers)
-            {
+            for ((x, launch), buffer) in [keys, values].into_iter().zip(launch.keep()).zip(&kept.buffers) {
                 let x = Arg::read(&self.buffer(x)?);
-                self.host.run(&launch.keep(dim), &[x, Arg::write(buffer)])?;
+                self.host.run(&launch, &[x, Arg::write(buffer)])?;
             }
         }
         let kept = place.as_ref().ok_or_else(|| internal("keys and values that nobody kept"))?;
@@ -178,7 +173,7 @@ impl Gpu<'_> {
         &mut self,
         kept: &'k mut Option<Kept>,
         shape: &LayerShape,
-        format: GgmlType,
+        formats: [GgmlType; 2],
         positions: Range<usize>,
     ) -> Result<&'k Kept> {
         let start = positions.start;
@@ -190,7 +185,7 @@ impl Gpu<'_> {
                 _ => capacity(needed),
             };
             let mut made = Vec::new();
-            for dim in [shape.key_dim, shape.value_dim] {
+            for (format, dim) in formats.into_iter().zip([shape.key_dim, shape.value_dim]) {
                 let (_, row) = cache_row(format, size(dim)?);
                 let bytes = shape.heads.saturating_mul(capacity).saturating_mul(row as usize);
                 made.push((self.host.buffer(bytes, Place::Private, "keys and values")?, row as usize));

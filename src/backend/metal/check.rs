@@ -16,8 +16,8 @@ use super::host::Host;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::backend::{
-    Act, Activation, Attention, Backend, Cache, CacheType, Constant, Convolution, Engine, Grouped,
-    LayerShape, Map, Matrix, Norm, Recurrence, Router, Scan, Scoring, Sees, Slots, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, CacheType, CacheTypes, Constant, Convolution, Engine,
+    Grouped, LayerShape, Map, Matrix, Norm, Recurrence, Router, Scan, Scoring, Sees, Slots, Turns, Wkv,
 };
 use crate::{Error, Result};
 
@@ -160,10 +160,11 @@ impl Run {
     fn both(
         &mut self,
         what: impl Into<String>,
-        (types, shape): (CacheType, LayerShape),
+        (types, shape): (impl Into<CacheTypes>, LayerShape),
         job: impl Fn(&mut dyn Backend, &mut Cache) -> Result<Act>,
     ) -> Result<()> {
-        let cache = || Cache::new(types.into(), [shape]);
+        let types = types.into();
+        let cache = || Cache::new(types, [shape]);
         let mut work = Workspace::default();
         let expected: Vec<f64> = self.threads.enter(|team| {
             let mut cpu = Cpu::new(Level::SCALAR, &Engine::Cpu, team, &mut work);
@@ -370,8 +371,14 @@ impl Run {
 
     fn attention(&mut self) -> Result<()> {
         let mut random = Random(3);
-        for &types in CacheType::ALL {
-            for (dim, sees) in [(32, Sees::Past), (264, Sees::Past), (40, Sees::Last(5)), (32, Sees::All)] {
+        let pairs = CacheType::ALL
+            .iter()
+            .flat_map(|&keys| CacheType::ALL.iter().map(move |&values| CacheTypes { keys, values }));
+        for types in pairs {
+            let shapes = [(32, Sees::Past), (264, Sees::Past), (40, Sees::Last(5)), (32, Sees::All)];
+            // Two forms are two kernels more: one for small heads, one for large.
+            let some = if types.keys == types.values { shapes.len() } else { 2 };
+            for (dim, sees) in shapes.into_iter().take(some) {
                 let shape = LayerShape { heads: 2, key_dim: dim, value_dim: dim, sees };
                 let spec = Attention {
                     heads: 4,
@@ -383,7 +390,8 @@ impl Run {
                 };
                 let whole = 7;
                 let [q, k, v] = [4, 2, 2].map(|heads| random.floats((whole + 1) * heads * dim));
-                let name = format!("attention, cache {}, heads of {dim}, {sees:?}", types.name());
+                let (keys, values) = (types.keys.name(), types.values.name());
+                let name = format!("attention, keys {keys}, values {values}, heads of {dim}, {sees:?}");
                 // Codes of a few bits may differ where a number lies between two of them.
                 self.both(name, (types, shape), |backend, cache| {
                     let mut results = Vec::new();
