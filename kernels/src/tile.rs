@@ -35,7 +35,7 @@ pub(crate) const fn padded_len(len: usize) -> usize {
 /// Floats of memory for a panel, and for columns beside it where they are floats.
 const PANEL_LEN: usize = (FLOAT_ROWS + FLOAT_COLUMNS) * padded_len(SPAN);
 
-/// Floats of scratch memory that a product with so many columns needs: a panel, a [`Strip`] for each, and what is skipped to
+/// Floats of scratch memory that a product with so many columns needs: a panel, the sums of a few panels for each, and what is skipped to
 /// begin with a cache line.
 pub const fn scratch_len(columns: usize) -> usize {
     let strip = size_of::<Strip>() / size_of::<f32>();
