@@ -143,14 +143,18 @@ macro_rules! integer_path {
                 return Ok(());
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
+            let fetch = |span: Option<&Span<'_, B>>| {
+                if let Some(&Span { rows, first, count, .. }) = span {
+                    level.run(Fetch { rows, row_blocks, first, count });
+                }
+            };
+            fetch(spans.peek());
             while let Some(Span { row, rows, first, count }) = spans.next() {
                 let Scratch { panel: scratch, strips } = &mut self.scratch;
                 let matrices = x.are_for_matrices();
                 let panel =
                     level.run($panel(Unpack { matrices, rows, row_blocks, first, count, scratch }))?;
-                if let Some(&Span { rows, first, count, .. }) = spans.peek() {
-                    level.run(Fetch { rows, row_blocks, first, count });
-                }
+                fetch(spans.peek());
                 let (start, rows, number) = (first * B::LEN, rows.len() / row_blocks, row / ROWS % PANELS);
                 let whole = first + count == row_blocks && (number + 1 == PANELS || spans.peek().is_none());
                 let results = whole.then(|| {
