@@ -147,6 +147,8 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
             let mut sizes = vec![(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)];
             if form(ty) == Some(Form::Floats) {
                 sizes.push((FLOAT_ROWS + 7, 10));
+            } else {
+                sizes.push((PANELS * ROWS + 17, 13));
             }
             for (rows, count) in sizes {
                 let weights = weights(ty, rows * len, &mut random);
