@@ -33,7 +33,13 @@ pub struct Sums {
     pub of_16: [i16; 16],
     /// Of each 32 codes.
     pub of_32: [i16; 8],
+    /// Of each 16 codes the first two of each four, and the last two: times -32. Only for levels that add up
+    /// pairs ([`Isa::PAIRS`]).
+    pub of_pairs: [[i16; 2]; 16],
 }
+
+/// What [`Sums::of_pairs`] take off: the offset of codes of six bits. With it, four products of such pairs fit 16 bits.
+pub(crate) const CENTRE: i16 = 32;
 
 impl Form {
     /// Activations that share a scale.
@@ -353,7 +359,7 @@ impl Task for Quantize<'_> {
                     let (scale, of_all) = scale_of(isa, x.as_flattened());
                     (self.scales[i * together + column], inverse) = (scale, [of_all; 2]);
                 }
-                let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8] };
+                let mut of_superblock = Sums { of_16: [0; 16], of_32: [0; 8], of_pairs: [[0; 2]; 16] };
                 for (part, x) in x.iter().enumerate() {
                     let rounded = code_floats(isa, x, inverse);
                     let mut codes = [0; 32];
@@ -393,6 +399,9 @@ impl Task for Quantize<'_> {
                         _ => {
                             of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
                             of_superblock.of_32[part] = even + odd;
+                            if I::PAIRS {
+                                of_superblock.of_pairs.as_chunks_mut().0[part] = centres(&codes);
+                            }
                         }
                     }
                 }
@@ -402,6 +411,19 @@ impl Task for Quantize<'_> {
             }
         }
     }
+}
+
+/// [`Sums::of_pairs`] of 32 codes.
+#[inline(always)]
+fn centres(codes: &[i8; 32]) -> [[i16; 2]; 2] {
+    let mut centres = [[0; 2]; 2];
+    for (centres, codes) in centres.iter_mut().zip(codes.as_chunks::<16>().0) {
+        for [a, b, c, d] in codes.as_chunks::<4>().0 {
+            centres[0] -= CENTRE * (i16::from(*a) + i16::from(*b));
+            centres[1] -= CENTRE * (i16::from(*c) + i16::from(*d));
+        }
+    }
+    centres
 }
 
 /// The scale of activations that share it, and what they are multiplied with to be codes.

@@ -13,10 +13,11 @@
 //! ```
 //!
 //! 1. A processor with a dot product of bytes ([`Isa::DOTS`]) adds to `sums` in 32 bits. Without one they have 16 bits:
-//!    those hold eight products of 4-bit codes, four of 5-bit codes, two of 6-bit codes ([`Codes::sums_in_16_bits`]);
-//!    then they are widened by the instruction that applies the group's scale. Codes of 8 bits are 16 bits wide in the
-//!    panel, and the group's scale is in them.
-//! 2. Offsets and minimums need no codes: they are products of scales with the activations' sums.
+//!    those hold eight products of 4-bit codes, four of 5-bit codes, two of 6-bit codes ([`crate::quant::Codes`]), but four
+//!    of those where pairs are added up and their offset is taken off in 16 bits ([`Isa::PAIRS`]); then they are widened by
+//!    the instruction that applies the group's scale. Codes of 8 bits are 16 bits wide in the panel, and the group's scale
+//!    is in them.
+//! 2. Other offsets, and minimums, need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::needless_range_loop,
@@ -29,7 +30,6 @@ use crate::dispatch::Task;
 use crate::gemm_matrix;
 use crate::gemv::SPAN;
 use crate::output::Output;
-use crate::quant::Codes;
 use crate::simd::{Isa, Level};
 use crate::tile::{Panel, ROWS, Strip, Width};
 
@@ -87,28 +87,13 @@ impl Place<'_, '_> {
 
 /// Multiplies a panel with all columns.
 pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place<'_, '_>) {
-    // How many products are added up before they are widened. A group's sum must not run into the next group,
-    // which has another scale.
-    let fit = if panel.kind.codes == Codes::Signed { 8 } else { panel.kind.codes.sums_in_16_bits() };
-    let steps = if level.run(HasDots) { 8 } else { fit }.min(panel.kind.group / 4);
-    match (steps, panel.kind.width) {
+    match (panel.kind.steps, panel.kind.width) {
         _ if panel.kind.matrices => gemm_matrix::multiply(level, panel, x, place),
         (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place }),
         (8, _) => level.run(Multiply::<8> { panel, x, place }),
         (4, _) => level.run(Multiply::<4> { panel, x, place }),
         (2, _) => level.run(Multiply::<2> { panel, x, place }),
         _ => level.run(Multiply::<1> { panel, x, place }),
-    }
-}
-
-struct HasDots;
-
-impl Task for HasDots {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> bool {
-        I::DOTS
     }
 }
 
@@ -197,6 +182,8 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                     }
                     dots
                 }
+                16 if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
+                16 if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
                 // Eight steps are a group of 32.
                 16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
                 _ => self.dots::<I, F, 8>(isa, x, block),
@@ -256,6 +243,49 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             }
         }
         dots
+    }
+
+    /// [`Self::dots`] of groups of 16, four steps each, two columns at a time: the sums of groups so short are widened so often
+    /// that `dots` must stay in registers.
+    #[inline(always)]
+    fn dots_by_twos<I: Isa, const F: usize, const CENTRED: bool>(
+        &self,
+        isa: I,
+        x: &[Four<'_>; F],
+        block: usize,
+    ) -> Tile<I::RowInts, F> {
+        let mut tile = [[isa.splat_rows(0); INTERLEAVED]; F];
+        let w = self.panel.codes.as_chunks::<4>().0.as_chunks::<16>().0;
+        let group_scales = self.panel.group_scales.as_chunks::<16>().0;
+        for (x, tile) in x.iter().zip(&mut tile) {
+            let codes = x.codes.as_chunks::<4>().0.as_chunks::<16>().0;
+            let sums_of_x = &x.superblock_sums()[block];
+            for (two, tile) in tile.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let mut dots = *tile;
+                let groups = w[block].iter().zip(&codes[block]).zip(&group_scales[block]);
+                for (group, ((w, x), scales)) in groups.enumerate() {
+                    let mut sums = [isa.no_sums(); 2];
+                    for step in 0..4 {
+                        let w = isa.row_codes(&w[step]);
+                        for c in 0..2 {
+                            let x = x[step][2 * two + c];
+                            sums[c] = match step {
+                                0 => isa.first_products(w, x),
+                                _ => isa.add_products(sums[c], w, x),
+                            };
+                        }
+                    }
+                    for c in 0..2 {
+                        if CENTRED {
+                            sums[c] = isa.add_to_pairs(sums[c], sums_of_x[2 * two + c].of_pairs[group]);
+                        }
+                        dots[c] = isa.add_scaled_sums(dots[c], sums[c], scales);
+                    }
+                }
+                *tile = dots;
+            }
+        }
+        tile
     }
 
     /// [`group_mins`] of all columns.

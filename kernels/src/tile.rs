@@ -10,6 +10,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::Mismatch;
+use crate::activations::CENTRE;
 use crate::attention::Line;
 use crate::dispatch::Task;
 use crate::gemv::SPAN;
@@ -71,7 +72,6 @@ impl<'a> Scratch<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub superblocks: bool,
-    pub codes: Codes,
     /// What is added to every code on its way into the panel, wrapping.
     shift: u8,
     /// What is to be subtracted from every code in the panel.
@@ -80,6 +80,10 @@ pub(crate) struct Kind {
     /// Weights that share a group scale.
     pub group: usize,
     pub width: Width,
+    /// Steps of four codes whose products are added up before they are widened.
+    pub steps: usize,
+    /// Whether sums of pairs are centred by [`crate::activations::Sums::of_pairs`], which takes off the offset.
+    pub centred: bool,
     /// Whether the panel is for a matrix unit.
     pub matrices: bool,
 }
@@ -104,14 +108,23 @@ impl Kind {
         mins: bool,
         group: usize,
     ) -> Self {
+        let centred = I::PAIRS && superblocks && codes == Codes::Unsigned(63) && offset == i32::from(CENTRE);
         let (width, shift, offset) = match codes {
             _ if matrices && superblocks => (Width::Planes, -offset, 0),
             _ if matrices => (Width::Bytes, -offset, 0),
             Codes::Signed if I::DOTS => (Width::Bytes, I::SIGNED_BIAS, I::SIGNED_BIAS),
             Codes::Signed => (Width::Shorts, 0, 0),
+            Codes::Unsigned(_) if centred => (Width::Bytes, 0, 0),
             Codes::Unsigned(_) => (Width::Bytes, 0, offset),
         };
-        Kind { superblocks, codes, shift: shift as u8, offset, mins, group, width, matrices }
+        let fit = match codes {
+            Codes::Unsigned(_) if centred => 4,
+            Codes::Unsigned(_) if !I::DOTS => codes.sums_in_16_bits(),
+            _ => 8,
+        };
+        // A group's sum must not run into the next group, which has another scale.
+        let steps = fit.min(group / 4);
+        Kind { superblocks, shift: shift as u8, offset, mins, group, width, steps, centred, matrices }
     }
 
     fn of_scaled<I: Isa, B: Scaled>(matrices: bool) -> Self {

@@ -501,6 +501,7 @@ pub(super) use codes_of_two_registers;
 
 impl Isa for Avx2 {
     const DOTS: bool = false;
+    const PAIRS: bool = true;
     const SIGNED_BIAS: i32 = 0;
     const COLUMNS: usize = 4;
 
@@ -529,6 +530,10 @@ impl Isa for Avx2 {
         fn first_products(w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]
+        }
+        fn add_to_pairs(sums: [__m256i; 2], pair: [i16; 2]) -> [__m256i; 2] {
+            let pair = _mm256_set1_epi32(bytemuck::cast(pair));
+            [_mm256_add_epi16(sums[0], pair), _mm256_add_epi16(sums[1], pair)]
         }
         fn widen_sums(sums: [__m256i; 2]) -> [__m256i; 2] {
             let one = _mm256_set1_epi16(1);

@@ -60,6 +60,9 @@ pub trait Isa: Copy {
     /// Whether the processor adds up four products of bytes in 32 bits. Then [`Isa::RowSums`] hold any number of
     /// products; otherwise they have 16 bits, and hold [`crate::quant::Codes::sums_in_16_bits`] pairs.
     const DOTS: bool;
+    /// Whether [`Isa::RowSums`] are two sums of 16 bits for each row, which wrap: of the first two of each four codes, and of
+    /// the last two.
+    const PAIRS: bool = false;
     /// What is added to signed codes in a panel, where the processor multiplies only unsigned with signed ones: 128 or 0.
     const SIGNED_BIAS: i32;
     /// Columns that a panel is multiplied with at a time, as registers allow: 4 or 8.
@@ -299,6 +302,14 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn first_products(self, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums {
         self.add_products(self.no_sums(), w, x)
+    }
+
+    /// Adds the same pair to the sums of each row, where the level has [`Isa::PAIRS`].
+    #[inline(always)]
+    fn add_to_pairs(self, sums: Self::RowSums, pair: [i16; 2]) -> Self::RowSums {
+        const { assert!(!Self::PAIRS) };
+        let _ = pair;
+        sums
     }
 
     /// Lane `i` is [`Isa::sum`] of `a[i]`.
