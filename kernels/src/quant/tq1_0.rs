@@ -97,7 +97,7 @@ impl Superblock for Tq1_0 {
             _ => 2 * (part - 5),
         };
         for _ in 0..digits {
-            fractions = isa.add_bytes(fractions, isa.add_bytes(fractions, fractions));
+            fractions = isa.triple_bytes(fractions);
         }
         if part == 7 {
             // The last sixteen weights are four bytes' digits one after the other.

@@ -348,6 +348,12 @@ pub trait Isa: Copy {
         self.signed_bytes(&bytemuck::cast(rows))
     }
 
+    /// Byte by byte `3 a`, wrapping.
+    #[inline(always)]
+    fn triple_bytes(self, a: Self::Bytes) -> Self::Bytes {
+        self.add_bytes(a, self.add_bytes(a, a))
+    }
+
     /// The signed bytes, those negated whose bit in `mask` is set.
     #[inline(always)]
     fn negate_where(self, a: Self::Bytes, mask: u32) -> Self::Bytes {
