@@ -111,14 +111,13 @@ impl Task for SoftCap<'_> {
         // tanh u = 2 / (1 + exp(-2 u)) - 1
         let factor = isa.splat(2.0 / self.cap);
         let (twice_cap, minus_cap) = (isa.splat(2.0 * self.cap), isa.splat(-self.cap));
-        for x in self.x.chunks_mut(8) {
-            let mut eight = [0.0; 8];
-            eight[..x.len()].copy_from_slice(x);
-            let u = isa.mul(isa.floats(&eight), factor);
-            let y = isa.add(divide_by_one_plus_exp_of_minus(isa, twice_cap, u), minus_cap);
-            isa.store(y, &mut eight);
-            x.copy_from_slice(&eight[..x.len()]);
+        let (eights, rest) = self.x.as_chunks_mut();
+        let mut last = padded(rest);
+        for x in eights.iter_mut().chain([&mut last]) {
+            let u = isa.mul(isa.floats(x), factor);
+            isa.store(isa.add(divide_by_one_plus_exp_of_minus(isa, twice_cap, u), minus_cap), x);
         }
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
@@ -157,19 +156,28 @@ impl Task for Activate<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let mut up = self.up.map(|up| up.chunks(8));
-        for x in self.x.chunks_mut(8) {
-            let mut eight = [0.0; 8];
-            eight[..x.len()].copy_from_slice(x);
-            let mut y = self.activation.apply(isa, isa.floats(&eight));
-            if let Some(up) = up.as_mut().and_then(Iterator::next) {
-                eight[..up.len()].copy_from_slice(up);
-                y = isa.mul(y, self.activation.gated(isa, isa.floats(&eight)));
+        let (eights, rest) = self.x.as_chunks_mut();
+        let (ups, rest_of_up) = self.up.unwrap_or_default().as_chunks();
+        let (mut last, last_up) = (padded(rest), padded(rest_of_up));
+        let mut ups = ups.iter().chain([&last_up]);
+        for x in eights.iter_mut().chain([&mut last]) {
+            let mut y = self.activation.apply(isa, isa.floats(x));
+            if self.up.is_some()
+                && let Some(up) = ups.next()
+            {
+                y = isa.mul(y, self.activation.gated(isa, isa.floats(up)));
             }
-            isa.store(y, &mut eight);
-            x.copy_from_slice(&eight[..x.len()]);
+            isa.store(y, x);
         }
+        rest.copy_from_slice(&last[..rest.len()]);
     }
+}
+
+/// The last of some values, fewer than eight, and zeros.
+fn padded(rest: &[f32]) -> [f32; 8] {
+    let mut eight = [0.0; 8];
+    eight[..rest.len()].copy_from_slice(rest);
+    eight
 }
 
 #[cfg(test)]

@@ -363,7 +363,8 @@ impl Task for Quantize<'_> {
                 for (part, x) in x.iter().enumerate() {
                     let rounded = code_floats(isa, x, inverse);
                     let mut codes = [0; 32];
-                    isa.store_signed_bytes(isa.to_codes(rounded), &mut codes);
+                    let as_bytes = isa.to_codes(rounded);
+                    isa.store_signed_bytes(as_bytes, &mut codes);
                     let at = i * block + 32 * part;
                     if together == 1 && form == Form::Scaled && at / 64 < len / 64 {
                         let sixteens = self.codes[at / 64 * 64..][..64].as_chunks_mut::<16>().0;
@@ -400,7 +401,7 @@ impl Task for Quantize<'_> {
                             of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
                             of_superblock.of_32[part] = even + odd;
                             if I::PAIRS {
-                                of_superblock.of_pairs.as_chunks_mut().0[part] = centres(&codes);
+                                of_superblock.of_pairs.as_chunks_mut().0[part] = centres(isa, as_bytes);
                             }
                         }
                     }
@@ -415,15 +416,14 @@ impl Task for Quantize<'_> {
 
 /// [`Sums::of_pairs`] of 32 codes.
 #[inline(always)]
-fn centres(codes: &[i8; 32]) -> [[i16; 2]; 2] {
-    let mut centres = [[0; 2]; 2];
-    for (centres, codes) in centres.iter_mut().zip(codes.as_chunks::<16>().0) {
-        for [a, b, c, d] in codes.as_chunks::<4>().0 {
-            centres[0] -= CENTRE * (i16::from(*a) + i16::from(*b));
-            centres[1] -= CENTRE * (i16::from(*c) + i16::from(*d));
-        }
-    }
-    centres
+fn centres<I: Isa>(isa: I, codes: I::Bytes) -> [[i16; 2]; 2] {
+    let pairs = isa.pairs_unsigned(isa.splat_byte(1), codes);
+    let first = isa.add_dot_shorts(isa.zero_ints(), pairs, isa.splat_pair([-CENTRE, 0]));
+    let second = isa.add_dot_shorts(isa.zero_ints(), pairs, isa.splat_pair([0, -CENTRE]));
+    let mut sums = [0.0; 8];
+    isa.store(isa.to_floats(isa.sum_halves(&[first, second, first, second])), &mut sums);
+    let [a, b, c, d, ..] = sums.map(|sum| sum as i16);
+    [[a, c], [b, d]]
 }
 
 /// The scale of activations that share it, and what they are multiplied with to be codes.
