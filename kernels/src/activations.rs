@@ -33,8 +33,8 @@ pub struct Sums {
     pub of_16: [i16; 16],
     /// Of each 32 codes.
     pub of_32: [i16; 8],
-    /// Of each 16 codes the first two of each four, and the last two: times -32. Only for levels that add up
-    /// pairs ([`Isa::PAIRS`]).
+    /// Of each 16 codes the first two of each four, and the last two: times -32. Zeros in layouts for levels that do not add
+    /// up pairs ([`Isa::PAIRS`]), and where columns are few.
     pub of_pairs: [[i16; 2]; 16],
 }
 
@@ -85,6 +85,8 @@ pub struct Layout {
     len: usize,
     count: usize,
     together: usize,
+    /// Whether there are [`Sums::of_pairs`].
+    pairs: bool,
 }
 
 impl Layout {
@@ -97,7 +99,8 @@ impl Layout {
         if form == Form::Floats || len == 0 || !len.is_multiple_of(unit) {
             return Err(Mismatch { what: "activations of whole blocks", expected: unit, found: len });
         }
-        Ok(Layout { form, len, count, together: together(level, form, count) })
+        let together = together(level, form, count);
+        Ok(Layout { form, len, count, together, pairs: takes_pairs(level, form, together) })
     }
 
     /// Columns that are quantized together: 1, 4 or 16.
@@ -145,6 +148,21 @@ fn together(level: Level, form: Form, count: usize) -> usize {
     }
 }
 
+/// Whether products on `level` take [`Sums::of_pairs`] of columns that lie so many together.
+fn takes_pairs(level: Level, form: Form, together: usize) -> bool {
+    struct Pairs;
+
+    impl Task for Pairs {
+        type Output = bool;
+
+        #[inline(always)]
+        fn run<I: Isa>(self, _: I) -> bool {
+            I::PAIRS
+        }
+    }
+    form == Form::Superblocks && together == INTERLEAVED && level.run(Pairs)
+}
+
 /// Columns of activations, each `len` long.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
@@ -152,6 +170,7 @@ pub struct Columns<'a> {
     len: usize,
     count: usize,
     together: usize,
+    pairs: bool,
     floats: &'a [f32],
     codes: &'a [i8],
     scales: &'a [f32],
@@ -201,6 +220,7 @@ impl<'a> Columns<'a> {
             len,
             count,
             together: 1,
+            pairs: false,
             floats,
             codes: &[],
             scales: &[],
@@ -219,8 +239,8 @@ impl<'a> Columns<'a> {
         sums: &'a [i32],
     ) -> Result<Self, Mismatch> {
         layout.check(layout.count, [codes.len(), scales.len(), sums.len()])?;
-        let Layout { form, len, count, together } = layout;
-        Ok(Columns { form, len, count, together, floats: &[], codes, scales, sums })
+        let Layout { form, len, count, together, pairs } = layout;
+        Ok(Columns { form, len, count, together, pairs, floats: &[], codes, scales, sums })
     }
 
     /// How the activations are written.
@@ -241,7 +261,9 @@ impl<'a> Columns<'a> {
 
     /// Whether products on `level` find the columns as they take them.
     pub(crate) fn suit(&self, level: Level) -> bool {
-        self.form == Form::Floats || self.together == together(level, self.form, self.count)
+        self.form == Form::Floats
+            || self.together == together(level, self.form, self.count)
+                && (self.pairs || !takes_pairs(level, self.form, self.together))
     }
 
     /// Whether they lie as a matrix unit takes them.
@@ -342,7 +364,7 @@ impl Task for Quantize<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Layout { form, len, .. } = self.layout;
+        let Layout { form, len, pairs, .. } = self.layout;
         let (together, run) = (self.layout.together(), self.layout.run());
         // Sixteens come by twos.
         let block = form.block_len().max(32);
@@ -400,7 +422,7 @@ impl Task for Quantize<'_> {
                         _ => {
                             of_superblock.of_16.as_chunks_mut::<2>().0[part] = [even, odd];
                             of_superblock.of_32[part] = even + odd;
-                            if I::PAIRS {
+                            if pairs {
                                 of_superblock.of_pairs.as_chunks_mut().0[part] = centres(isa, as_bytes);
                             }
                         }

@@ -291,6 +291,30 @@ fn a_nan_among_the_activations_reaches_every_result() {
 }
 
 #[test]
+fn columns_laid_out_for_another_level_give_the_same_bits_or_are_refused() {
+    let (ty, len, columns) = (GgmlType::Q6_K, 256, PANEL_COLUMNS + 1);
+    let mut random = Random(23);
+    let floats: Vec<f32> = (0..columns * len).map(|_| random.normal()).collect();
+    let weights = weights(ty, len, &mut random);
+    let x = |level| Activations::new(level, form(ty).unwrap(), len, floats.clone());
+    let expected = bits(&product(Level::SCALAR, ty, &weights, 1, x(Level::SCALAR).columns()));
+    for of in levels() {
+        for on in levels() {
+            let x = x(of);
+            let (mut out, mut scratch) = (vec![0.0; columns], vec![0.0; scratch_len(columns)]);
+            let results = Output::new(&mut out, 1).unwrap();
+            match multiply(on, ty, &weights, x.columns(), &mut scratch, results) {
+                Ok(()) => assert_eq!(bits(&out), expected, "of {of} on {on}"),
+                Err(refused) => {
+                    assert_eq!(refused.what, "columns in the form of the weights", "of {of} on {on}")
+                }
+            }
+            assert!(x.columns().suit(of), "{of}");
+        }
+    }
+}
+
+#[test]
 fn lengths_that_do_not_belong_together_are_refused() {
     let x = vec![0.0; 64];
     let columns = Columns::floats(&x, 64).unwrap();
