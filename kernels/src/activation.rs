@@ -3,7 +3,7 @@
 
 use crate::Mismatch;
 use crate::dispatch::Task;
-use crate::simd::{Isa, Level};
+use crate::simd::{Isa, Level, filled};
 
 /// A function of one variable, applied to each value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +112,7 @@ impl Task for SoftCap<'_> {
         let factor = isa.splat(2.0 / self.cap);
         let (twice_cap, minus_cap) = (isa.splat(2.0 * self.cap), isa.splat(-self.cap));
         let (eights, rest) = self.x.as_chunks_mut();
-        let mut last = padded(rest);
+        let mut last = filled(rest, 0.0);
         for x in eights.iter_mut().chain([&mut last]) {
             let u = isa.mul(isa.floats(x), factor);
             isa.store(isa.add(divide_by_one_plus_exp_of_minus(isa, twice_cap, u), minus_cap), x);
@@ -157,27 +157,20 @@ impl Task for Activate<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (eights, rest) = self.x.as_chunks_mut();
-        let (ups, rest_of_up) = self.up.unwrap_or_default().as_chunks();
-        let (mut last, last_up) = (padded(rest), padded(rest_of_up));
-        let mut ups = ups.iter().chain([&last_up]);
+        let mut last = filled(rest, 0.0);
+        let mut ups = self.up.map(|up| {
+            let (eights, rest) = up.as_chunks();
+            eights.iter().copied().chain([filled(rest, 0.0)])
+        });
         for x in eights.iter_mut().chain([&mut last]) {
             let mut y = self.activation.apply(isa, isa.floats(x));
-            if self.up.is_some()
-                && let Some(up) = ups.next()
-            {
-                y = isa.mul(y, self.activation.gated(isa, isa.floats(up)));
+            if let Some(up) = ups.as_mut().and_then(Iterator::next) {
+                y = isa.mul(y, self.activation.gated(isa, isa.floats(&up)));
             }
             isa.store(y, x);
         }
         rest.copy_from_slice(&last[..rest.len()]);
     }
-}
-
-/// The last of some values, fewer than eight, and zeros.
-fn padded(rest: &[f32]) -> [f32; 8] {
-    let mut eight = [0.0; 8];
-    eight[..rest.len()].copy_from_slice(rest);
-    eight
 }
 
 #[cfg(test)]

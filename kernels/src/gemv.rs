@@ -20,7 +20,7 @@
 
 use crate::activations::Columns;
 use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
-use crate::simd::{Isa, unrolled};
+use crate::simd::{Isa, filled, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
 pub(crate) const SPAN: usize = 1024;
@@ -114,11 +114,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             for c in 0..C {
                 let column = match scales[c][start..].first_chunk() {
                     Some(eight) => isa.floats(eight),
-                    None => {
-                        let mut eight = [0.0; 8];
-                        eight[..blocks.len()].copy_from_slice(&scales[c][start..][..blocks.len()]);
-                        isa.floats(&eight)
-                    }
+                    None => isa.floats(&filled(&scales[c][start..], 0.0)),
                 };
                 let dots = isa.to_floats(isa.sum_each(&dots[c]));
                 let scale = isa.mul(row_scales, column);

@@ -7,7 +7,7 @@ use core::f64::consts::LOG2_E;
 
 use crate::Mismatch;
 use crate::dispatch::Task;
-use crate::simd::{Isa, Level};
+use crate::simd::{Isa, Level, filled};
 
 /// Sums are kept in so many lanes, and added up in their order.
 const LANES: usize = 16;
@@ -67,9 +67,7 @@ const INVERSE_FACTORIALS: [f64; 13] = {
 #[inline(always)]
 fn lanes(x: &[f32], fill: f32) -> (&[[f32; LANES]], [f32; LANES]) {
     let (whole, rest) = x.as_chunks();
-    let mut last = [fill; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    (whole, last)
+    (whole, filled(rest, fill))
 }
 
 struct LogSumExp<'a>(&'a [f32]);

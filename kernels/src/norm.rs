@@ -3,7 +3,7 @@
 
 use crate::Mismatch;
 use crate::dispatch::Task;
-use crate::simd::{Isa, Level};
+use crate::simd::{Isa, Level, filled};
 
 /// Root mean square norm (Zhang and Sennrich 2019): `x / sqrt(mean(x^2) + eps) * weight`, in place.
 ///
@@ -60,11 +60,7 @@ impl Task for Dot<'_> {
         let mut acc = [isa.splat(0.0); 4];
         let (x, x_left) = self.x.as_chunks::<32>();
         let (y, y_left) = self.y.as_chunks::<32>();
-        let mut last = [[0.0; 32]; 2];
-        for (last, left) in last.iter_mut().zip([x_left, y_left]) {
-            last[..left.len()].copy_from_slice(left);
-        }
-        let last = (&last[0], &last[1]);
+        let last = (&filled(x_left, 0.0), &filled(y_left, 0.0));
         for (x, y) in x.iter().zip(y).chain((!x_left.is_empty()).then_some(last)) {
             for (acc, (x, y)) in acc.iter_mut().zip(x.as_chunks().0.iter().zip(y.as_chunks().0)) {
                 *acc = isa.fma(isa.floats(x), isa.floats(y), *acc);
@@ -84,9 +80,7 @@ impl Task for Sum<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
         let (x, left) = self.x.as_chunks::<8>();
-        let mut last = [0.0; 8];
-        last[..left.len()].copy_from_slice(left);
-        let mut acc = isa.floats(&last);
+        let mut acc = isa.floats(&filled(left, 0.0));
         for x in x {
             acc = isa.add(acc, isa.floats(x));
         }

@@ -17,7 +17,7 @@
 use crate::Mismatch;
 use crate::dispatch::Task;
 use crate::output::Output;
-use crate::simd::{Isa, Level};
+use crate::simd::{Isa, Level, filled};
 
 /// Values that one block of a head's state holds; `None` for heads that cannot be cut into whole registers.
 pub const fn block(value_dim: usize) -> Option<usize> {
@@ -189,14 +189,10 @@ impl Task for MultiplyAdd<'_> {
             let s = isa.fma(isa.floats(a), isa.floats(b), isa.floats(sum));
             isa.store(s, sum);
         }
-        let mut last = [[0.0; 8]; 3];
-        for (last, left) in last.iter_mut().zip([a_left, b_left, &*sum_left]) {
-            last[..left.len()].copy_from_slice(left);
-        }
-        let [a, b, sum] = &mut last;
-        let s = isa.fma(isa.floats(a), isa.floats(b), isa.floats(sum));
-        isa.store(s, sum);
-        sum_left.copy_from_slice(&last[2][..sum_left.len()]);
+        let [a, b, mut sum] = [a_left, b_left, &*sum_left].map(|left| filled(left, 0.0));
+        let s = isa.fma(isa.floats(&a), isa.floats(&b), isa.floats(&sum));
+        isa.store(s, &mut sum);
+        sum_left.copy_from_slice(&sum[..sum_left.len()]);
     }
 }
 

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use super::{BLOCK, GROUP, PANEL, check};
 use crate::Mismatch;
 use crate::dispatch::Task;
-use crate::simd::{Isa, Level};
+use crate::simd::{Isa, Level, filled};
 
 /// A cache line of a block's bytes.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -324,8 +324,7 @@ impl Task for Put<'_> {
                 CacheType::F16 | CacheType::Bf16 => {
                     let places = codes.as_chunks_mut::<2>().0;
                     for (number, values) in values.chunks(8).enumerate() {
-                        let mut eight = [0.0; 8];
-                        eight[..values.len()].copy_from_slice(values);
+                        let eight = filled(values, 0.0);
                         let bits = match side.ty {
                             CacheType::F16 => isa.to_halves(isa.floats(&eight)),
                             _ => eight.map(|x| bf16::from_f32(x).to_bits()),

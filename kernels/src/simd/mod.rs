@@ -425,6 +425,15 @@ pub trait Isa: Copy {
     }
 }
 
+/// What is left of values that come `N` at a time, followed by `fill`.
+#[inline(always)]
+pub(crate) fn filled<const N: usize>(left: &[f32], fill: f32) -> [f32; N] {
+    let mut last = [fill; N];
+    let len = left.len().min(N);
+    last[..len].copy_from_slice(&left[..len]);
+    last
+}
+
 /// A loop's body once for each number, a constant in it.
 macro_rules! unrolled {
     ($i:ident in [$($number:literal),+] $body:block) => { $({ const $i: usize = $number; $body })+ };
