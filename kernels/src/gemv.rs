@@ -19,7 +19,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
-use crate::quant::{Block, Codes, Groups, Scale, Scaled, Superblock, eight};
+use crate::quant::{Block, Codes, Scaled, Superblock, eight};
 use crate::simd::{Isa, filled, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
@@ -52,18 +52,22 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     let len = rows.first().map_or(0, |row| row.len());
     // Eight superblocks share the conversions and the sums across lanes.
     for start in (0..len).step_by(8) {
+        let count = (len - start).min(8);
         for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            let blocks = &row[start..len.min(start + 8)];
+            let last: [B; 8];
+            let blocks = match row[start..].first_chunk() {
+                Some(blocks) => blocks,
+                None => {
+                    last = filled(&row[start..], B::zeroed());
+                    &last
+                }
+            };
             let mut dots = [[isa.zero_ints(); 8]; C];
             let mut mins = [[isa.zero_ints(); 8]; C];
-            for (i, block) in blocks.iter().enumerate().take(8) {
+            for (i, block) in blocks.iter().enumerate().take(count) {
                 prefetch(isa, block, size_of::<B>(), rows.len());
                 let prepared = block.prepare(isa);
-                let (group_scales, group_mins) = (block.group_scales(), block.group_mins());
-                let scales = match group_scales {
-                    Groups::Of16(scales) => isa.scales_of_16(&scales),
-                    Groups::Of32(scales) => isa.scales_of_32(&scales),
-                };
+                let [scales, of_sums] = block.load_groups(isa);
                 // Two sums, so that additions wait less for each other.
                 let mut two = [[isa.zero_ints(); 2]; C];
                 // Written out: what the compiler leaves a loop would choose each part's bits anew.
@@ -93,21 +97,16 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 for c in 0..C {
                     let of_16 = isa.shorts(&sums[c][start + i].of_16);
                     let mut dot = isa.add_ints(two[c][0], two[c][1]);
-                    if B::OFFSET != 0 && !B::SIGNS {
-                        let scaled =
-                            isa.add_dot_shorts(isa.zero_ints(), of_16, of_each_16(isa, group_scales));
-                        dot = isa.sub_ints(dot, times_offset(isa, scaled, i32::from(B::OFFSET)));
-                    }
+                    let of_sums = isa.add_dot_shorts(isa.zero_ints(), of_16, of_sums);
                     if B::MINS {
-                        let group_mins = of_each_16(isa, group_mins);
-                        mins[c][i] = isa.add_dot_shorts(isa.zero_ints(), of_16, group_mins);
+                        mins[c][i] = of_sums;
+                    } else if B::OFFSET != 0 && !B::SIGNS {
+                        dot = isa.sub_ints(dot, times_offset(isa, of_sums, i32::from(B::OFFSET)));
                     }
                     dots[c][i] = dot;
                 }
             }
-            // Lanes behind the row's end are zeros.
-            let of = |scale: Option<Scale>| scale.unwrap_or(Scale::Half([0; 2]));
-            let mut row_scales = eight(isa, |i| of(blocks.get(i).map(B::scale)));
+            let mut row_scales = eight(isa, |i| blocks[i].scale());
             if B::UNIT != 1.0 {
                 row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
             }
@@ -119,7 +118,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 let dots = isa.to_floats(isa.sum_each(&dots[c]));
                 let scale = isa.mul(row_scales, column);
                 let values = if B::MINS {
-                    let min_scales = isa.mul(eight(isa, |i| of(blocks.get(i).map(B::min_scale))), column);
+                    let min_scales = isa.mul(eight(isa, |i| blocks[i].min_scale()), column);
                     let mins =
                         isa.mul(isa.to_floats(isa.sum_each(&mins[c])), isa.mul(min_scales, isa.splat(-1.0)));
                     isa.fma(dots, scale, mins)
@@ -128,7 +127,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 };
                 let [first, second] = isa.sum_fours(values);
                 acc[r][c] += first;
-                if blocks.len() > SPAN / B::LEN {
+                if count > SPAN / B::LEN {
                     acc[r][c] += second;
                 }
             }
@@ -339,15 +338,6 @@ fn add_32<I: Isa>(isa: I, to: [I::Floats; 4], w: &[f32; 32], x: &[f32; 32]) -> [
         to[v] = isa.fma(isa.floats(&w[v]), isa.floats(&x[v]), to[v]);
     }
     to
-}
-
-/// The groups' integers, one for each 16 weights.
-#[inline(always)]
-fn of_each_16<I: Isa>(isa: I, groups: Groups) -> I::Shorts {
-    match groups {
-        Groups::Of16(groups) => isa.widen(&groups),
-        Groups::Of32(groups) => isa.widen_twice(&groups),
-    }
 }
 
 /// The codes of parts `2 pair` and `2 pair + 1` of `blocks`, by sixteens.

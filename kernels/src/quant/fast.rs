@@ -108,6 +108,26 @@ pub enum Groups {
     Of32([i8; 8]),
 }
 
+impl Groups {
+    /// As [`Isa::pick`] takes them.
+    #[inline(always)]
+    fn to_pick<I: Isa>(self, isa: I) -> I::Shorts {
+        match self {
+            Groups::Of16(groups) => isa.scales_of_16(&groups),
+            Groups::Of32(groups) => isa.scales_of_32(&groups),
+        }
+    }
+
+    /// One for each 16 weights.
+    #[inline(always)]
+    fn of_each_16<I: Isa>(self, isa: I) -> I::Shorts {
+        match self {
+            Groups::Of16(groups) => isa.widen(&groups),
+            Groups::Of32(groups) => isa.widen_twice(&groups),
+        }
+    }
+}
+
 /// Formats of 256 weights with one float scale and an integer scale for each group of 16 or 32:
 /// `w = UNIT scale group_scale (code - OFFSET) - min_scale group_min`.
 pub trait Superblock: Block {
@@ -146,5 +166,13 @@ pub trait Superblock: Block {
     /// The integer minimums, one for each group.
     fn group_mins(&self) -> Groups {
         Groups::Of32([0; 8])
+    }
+    /// The group scales as [`Isa::pick`] takes them, and, for each 16 weights, what the sum of their activations is multiplied
+    /// with: the group minimums, or without such the group scales, for the offset.
+    #[inline(always)]
+    fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
+        let scales = self.group_scales();
+        let of_sums = if Self::MINS { self.group_mins() } else { scales };
+        [scales.to_pick(isa), of_sums.of_each_16(isa)]
     }
 }

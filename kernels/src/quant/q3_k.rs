@@ -46,18 +46,18 @@ impl Q3K {
         let low = q2_k::two_bit_codes(&self.qs, g);
         core::array::from_fn(|j| low[j] | (self.hmask[j] >> g & 1) << 2)
     }
+}
 
-    /// The scales of the groups of 16, already less 32: -32 to 31.
-    #[inline(always)]
-    pub(crate) fn scales(&self) -> [i8; 16] {
-        // Four groups at a time, a byte each.
-        let [a, b, upper] = bytemuck::cast::<_, [[u8; 4]; 3]>(self.scales).map(u32::from_le_bytes);
-        let scales: [u32; 4] = core::array::from_fn(|t| {
-            let low = [a, b][t % 2] >> (t / 2 * 4) & 0x0f0f_0f0f;
-            low | (upper >> (2 * t) & 0x0303_0303) << 4
-        });
-        bytemuck::cast::<_, [i8; 16]>(scales.map(u32::to_le_bytes)).map(|scale| scale - 32)
-    }
+/// The scales of the groups of 16, already less 32: -32 to 31.
+#[inline(always)]
+pub(crate) fn scales(packed: &[u8; 12]) -> [i8; 16] {
+    // Four groups at a time, a byte each.
+    let [a, b, upper] = bytemuck::cast::<_, [[u8; 4]; 3]>(*packed).map(u32::from_le_bytes);
+    let scales: [u32; 4] = core::array::from_fn(|t| {
+        let low = [a, b][t % 2] >> (t / 2 * 4) & 0x0f0f_0f0f;
+        low | (upper >> (2 * t) & 0x0303_0303) << 4
+    });
+    bytemuck::cast::<_, [i8; 16]>(scales.map(u32::to_le_bytes)).map(|scale| scale - 32)
 }
 
 impl Block for Q3K {
@@ -65,7 +65,7 @@ impl Block for Q3K {
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = bits::f16(self.d);
-        let scales = self.scales().map(|scale| d * f32::from(scale));
+        let scales = scales(&self.scales).map(|scale| d * f32::from(scale));
         for (g, out) in (0..8).zip(out.chunks_mut(32)) {
             for ((j, w), q) in out.iter_mut().enumerate().zip(self.codes(g)) {
                 *w = scales[2 * g + j / 16] * (f32::from(q) - 4.0);
@@ -101,7 +101,11 @@ impl Superblock for Q3K {
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {
-        Groups::Of16(self.scales())
+        Groups::Of16(scales(&self.scales))
+    }
+    #[inline(always)]
+    fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
+        isa.sixteen_scales(&self.scales)
     }
 }
 
@@ -118,7 +122,7 @@ mod tests {
         (block.scales[5], block.scales[9]) = (0b1001_0011, 0b01_00_10_00);
         let mut expected = [-32; 16];
         (expected[5], expected[13]) = (0b10_0011 - 32, 0b01_1001 - 32);
-        assert_eq!(block.scales(), expected);
+        assert_eq!(scales(&block.scales), expected);
     }
 
     #[test]

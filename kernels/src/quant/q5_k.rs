@@ -94,6 +94,10 @@ impl Superblock for Q5K {
     fn group_mins(&self) -> Groups {
         Groups::Of32(bytemuck::cast(q4_k::scales_and_mins(&self.scales).1))
     }
+    #[inline(always)]
+    fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
+        isa.eight_scales_and_mins(&self.scales)
+    }
 }
 
 #[cfg(test)]

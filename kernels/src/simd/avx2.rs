@@ -22,6 +22,33 @@ pub(super) const fn p<T>(from: &T) -> *const __m256i {
     (from as *const T).cast()
 }
 
+/// Twelve bytes, and four zeros.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn twelve_bytes(from: &[u8; 12]) -> __m128i {
+    let [_, _, last] = bytemuck::cast::<_, [[u8; 4]; 3]>(*from);
+    // SAFETY: the caller promises AVX2; the load reads the first eight of the bytes.
+    unsafe {
+        let first = _mm_loadl_epi64(from.as_ptr().cast());
+        _mm_insert_epi32::<2>(first, i32::from_le_bytes(last))
+    }
+}
+
+/// The scales of groups of 16 widened, the even sixteens' in the lower half, the odd ones' in the upper.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn dealt_scales(scales: __m128i) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let places = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+        _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, places))
+    }
+}
+
 /// The sums of four registers' 128-bit lanes: lane `i` of each half is the sum of that half of the `i`-th register.
 ///
 /// # Safety
@@ -364,14 +391,47 @@ macro_rules! avx2_words {
                 _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())))
             }
             fn scales_of_16(scales: &[i8; 16]) -> __m256i {
-                // The even sixteens' scales in the lower half, the odd ones' in the upper.
-                let dealt = _mm_shuffle_epi8(
-                    _mm_loadu_si128(scales.as_ptr().cast()),
-                    _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
-                );
-                _mm256_cvtepi8_epi16(dealt)
+                dealt_scales(_mm_loadu_si128(scales.as_ptr().cast()))
             }
             fn pick<const PART: usize>(scales: __m256i) -> __m256i { pick::<PART>(scales) }
+            fn eight_scales_and_mins(packed: &[u8; 12]) -> [__m256i; 2] {
+                let packed = twelve_bytes(packed);
+                // The first four scales, the last four's lower bits, and the minimums likewise.
+                let low = _mm_shuffle_epi8(
+                    packed,
+                    _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 8, 9, 10, 11),
+                );
+                let low = _mm_and_si128(
+                    _mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 0, 4)),
+                    _mm_setr_epi32(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f),
+                );
+                let upper = _mm_and_si128(_mm_srli_epi32::<2>(packed), _mm_set1_epi8(0x30));
+                let upper = _mm_shuffle_epi8(
+                    upper,
+                    _mm_setr_epi8(-1, -1, -1, -1, 0, 1, 2, 3, -1, -1, -1, -1, 4, 5, 6, 7),
+                );
+                let groups = _mm_or_si128(low, upper);
+                [
+                    _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(groups)),
+                    _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(groups, groups)),
+                ]
+            }
+            fn sixteen_scales(packed: &[u8; 12]) -> [__m256i; 2] {
+                let packed = twelve_bytes(packed);
+                let low = _mm_shuffle_epi32::<0b01_00_01_00>(packed);
+                let low = _mm_and_si128(
+                    _mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 4, 4)),
+                    _mm_set1_epi8(0x0f),
+                );
+                let upper = _mm_shuffle_epi32::<0b10_10_10_10>(packed);
+                let upper = _mm_and_si128(
+                    _mm_srlv_epi32(upper, _mm_setr_epi32(0, 2, 4, 6)),
+                    _mm_set1_epi8(0x03),
+                );
+                let scales = _mm_or_si128(low, _mm_slli_epi32::<4>(upper));
+                let scales = _mm_sub_epi8(scales, _mm_set1_epi8(32));
+                [dealt_scales(scales), _mm256_cvtepi8_epi16(scales)]
+            }
 
             fn zero_ints() -> __m256i { _mm256_setzero_si256() }
             fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }

@@ -4,7 +4,8 @@
 use core::arch::x86_64::*;
 
 use super::avx2::{
-    MAGNITUDE, avx2_words, fold_pairs, fold_two, four_rows, four_short_rows, mean, p, pick, sum_four, triple,
+    MAGNITUDE, avx2_words, dealt_scales, fold_pairs, fold_two, four_rows, four_short_rows, mean, p, pick,
+    sum_four, triple, twelve_bytes,
 };
 use super::{Isa, words};
 

@@ -3,8 +3,8 @@
 use core::arch::x86_64::*;
 
 use super::avx2::{
-    MAGNITUDE, avx2_words, codes_of_two_registers, fold_pairs, fold_two, four_rows, four_short_rows, mean, p,
-    pick, sum_four, triple,
+    MAGNITUDE, avx2_words, codes_of_two_registers, dealt_scales, fold_pairs, fold_two, four_rows,
+    four_short_rows, mean, p, pick, sum_four, triple, twelve_bytes,
 };
 use super::{Isa, rows_of_two_registers, words};
 

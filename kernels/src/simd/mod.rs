@@ -298,6 +298,21 @@ pub trait Isa: Copy {
 
     // ---- words made of words
 
+    /// Eight scales as [`Isa::scales_of_32`] gives them, and eight minimums as [`Isa::widen_twice`], of 6 bits each and packed as
+    /// in Q4_K.
+    #[inline(always)]
+    fn eight_scales_and_mins(self, packed: &[u8; 12]) -> [Self::Shorts; 2] {
+        let (scales, mins) = crate::quant::q4_k::scales_and_mins(packed);
+        [self.scales_of_32(&bytemuck::cast(scales)), self.widen_twice(&bytemuck::cast(mins))]
+    }
+
+    /// Sixteen scales of 6 bits, packed as in Q3_K: as [`Isa::scales_of_16`] and as [`Isa::widen`] give them.
+    #[inline(always)]
+    fn sixteen_scales(self, packed: &[u8; 12]) -> [Self::Shorts; 2] {
+        let scales = crate::quant::q3_k::scales(packed);
+        [self.scales_of_16(&scales), self.widen(&scales)]
+    }
+
     /// [`Isa::add_products`] to no products yet.
     #[inline(always)]
     fn first_products(self, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums {
@@ -427,7 +442,7 @@ pub trait Isa: Copy {
 
 /// What is left of values that come `N` at a time, followed by `fill`.
 #[inline(always)]
-pub(crate) fn filled<const N: usize>(left: &[f32], fill: f32) -> [f32; N] {
+pub(crate) fn filled<T: Copy, const N: usize>(left: &[T], fill: T) -> [T; N] {
     let mut last = [fill; N];
     let len = left.len().min(N);
     last[..len].copy_from_slice(&left[..len]);
