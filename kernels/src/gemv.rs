@@ -45,11 +45,18 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     x: Columns<'_>,
     first: usize,
 ) -> [[f32; C]; TOGETHER] {
-    let codes: [_; C] = core::array::from_fn(|c| x.codes(first + c).as_chunks::<8>().0);
-    let sums: [_; C] = core::array::from_fn(|c| x.superblock_sums(first + c));
-    let scales: [_; C] = core::array::from_fn(|c| x.scales(first + c));
+    // Not `from_fn`, which is not always part of the loop.
+    let (mut codes, mut sums, mut scales) = ([&[][..]; C], [&[][..]; C], [&[][..]; C]);
+    for c in 0..C {
+        codes[c] = x.codes(first + c).as_chunks::<8>().0;
+        sums[c] = x.superblock_sums(first + c);
+        scales[c] = x.scales(first + c);
+    }
     let mut acc = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
+    // Made once: clearing them takes as long as a superblock.
+    let mut dots = [[isa.zero_ints(); 8]; C];
+    let mut mins = [[isa.zero_ints(); 8]; C];
     // Eight superblocks share the conversions and the sums across lanes.
     for start in (0..len).step_by(8) {
         let count = (len - start).min(8);
@@ -62,8 +69,11 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     &last
                 }
             };
-            let mut dots = [[isa.zero_ints(); 8]; C];
-            let mut mins = [[isa.zero_ints(); 8]; C];
+            for i in count..8 {
+                for c in 0..C {
+                    (dots[c][i], mins[c][i]) = (isa.zero_ints(), isa.zero_ints());
+                }
+            }
             for (i, block) in blocks.iter().enumerate().take(count) {
                 prefetch(isa, block, size_of::<B>(), rows.len());
                 let prepared = block.prepare(isa);
@@ -148,32 +158,33 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     let len = rows.first().map_or(0, |row| row.len());
     let mut columns = [Coded::default(); C];
     for c in 0..C {
-        columns[c] =
-            Coded { codes: x.codes(first + c), scales: x.scales(first + c), sums: x.sums(first + c) };
+        columns[c] = Coded::new(x.codes(first + c), x.scales(first + c), x.sums(first + c));
     }
     for start in (0..len).step_by(SPAN / B::LEN) {
+        let end = len.min(start + SPAN / B::LEN);
+        let (before, eights) = (start * B::PARTS / 8, (end - start) * B::PARTS / 8);
+        let mut span = columns;
+        for column in &mut span {
+            *column = column.part::<B>(before, eights);
+        }
         for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            let blocks = &row[start..len.min(start + SPAN / B::LEN)];
+            let (whole, left) = row[start..end].split_at(eights * 8 / B::PARTS);
             let mut acc = [isa.splat(0.0); C];
-            let mut eights = blocks.chunks_exact(8 / B::PARTS);
-            let mut part = start * B::PARTS;
-            for blocks in eights.by_ref() {
+            for at in 0..eights {
+                let blocks = &whole[at * 8 / B::PARTS..][..8 / B::PARTS];
                 prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                add_eight(isa, blocks, &columns, part, &mut acc);
-                part += 8;
+                add_eight(isa, blocks, &span, at, &mut acc);
             }
-            let left = eights.remainder();
             if !left.is_empty() {
                 // Eight parts again, with zeros behind the end: they change no sum.
-                let mut blocks = [B::zeroed(); 8];
-                blocks[..left.len()].copy_from_slice(left);
+                let blocks: [B; 8] = filled(left, B::zeroed());
                 let mut padded = [Padded::default(); C];
                 for c in 0..C {
-                    padded[c].fill::<B>(columns[c], part, left.len() * B::PARTS);
+                    padded[c].fill::<B>(x, first + c, 8 * (before + eights));
                 }
                 let mut ends = [Coded::default(); C];
                 for (end, padded) in ends.iter_mut().zip(&padded) {
-                    *end = Coded { codes: &padded.codes, scales: &padded.scales, sums: &padded.sums };
+                    *end = Coded::new(&padded.codes, &padded.scales, &padded.sums);
                 }
                 add_eight(isa, &blocks[..8 / B::PARTS], &ends, 0, &mut acc);
             }
@@ -185,12 +196,30 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     total
 }
 
-/// A column for scaled blocks: codes by parts of 32, a scale and a sum for each group.
+/// A column for scaled blocks, by eights of parts of 32: their codes, and, eight at a time, a scale and a sum for each group.
 #[derive(Clone, Copy, Default)]
 struct Coded<'a> {
-    codes: &'a [[i8; 32]],
-    scales: &'a [f32],
-    sums: &'a [i32],
+    codes: &'a [[[i8; 32]; 8]],
+    scales: &'a [[f32; 8]],
+    sums: &'a [[i32; 8]],
+}
+
+impl<'a> Coded<'a> {
+    #[inline(always)]
+    fn new(codes: &'a [[i8; 32]], scales: &'a [f32], sums: &'a [i32]) -> Self {
+        Coded { codes: codes.as_chunks().0, scales: scales.as_chunks().0, sums: sums.as_chunks().0 }
+    }
+
+    /// `count` eights from eight `first` on.
+    #[inline(always)]
+    fn part<B: Scaled>(self, first: usize, count: usize) -> Self {
+        let turns = 32 / B::GROUP;
+        Coded {
+            codes: &self.codes[first..][..count],
+            scales: &self.scales[turns * first..][..turns * count],
+            sums: &self.sums[turns * first..][..turns * count],
+        }
+    }
 }
 
 /// The end of such a column, with zeros behind it.
@@ -202,41 +231,42 @@ struct Padded {
 }
 
 impl Padded {
-    /// Takes the last `parts` parts of `x`, those from `part` on.
-    fn fill<B: Scaled>(&mut self, x: Coded<'_>, part: usize, parts: usize) {
-        self.codes[..parts].copy_from_slice(&x.codes[part..][..parts]);
+    /// Takes the parts of a column from part `part` on: fewer than eight.
+    fn fill<B: Scaled>(&mut self, x: Columns<'_>, column: usize, part: usize) {
+        let group = part * 32 / B::GROUP;
+        self.codes = filled(&x.codes(column)[part..], [0; 32]);
+        self.scales = filled(&x.scales(column)[group..], 0.0);
+        self.sums = filled(&x.sums(column)[group..], 0);
+        let parts = x.codes(column).len() - part;
         if parts % 2 == 1 {
             // It lies in its order; with another beside it its sixteens would be apart.
             let [first, last] = bytemuck::cast::<_, [[i8; 16]; 2]>(self.codes[parts - 1]);
             self.codes[parts - 1] = bytemuck::cast([first, [0; 16]]);
             self.codes[parts] = bytemuck::cast([last, [0; 16]]);
         }
-        let (group, groups) = (part * 32 / B::GROUP, parts * 32 / B::GROUP);
-        self.scales[..groups].copy_from_slice(&x.scales[group..][..groups]);
-        self.sums[..groups].copy_from_slice(&x.sums[group..][..groups]);
     }
 }
 
-/// Adds the products of eight parts, those of the columns from `part` on, to the eight accumulators of each column.
+/// Adds the products of eight parts, those that are the `at`-th eight of the columns, to the eight accumulators of each column.
 #[inline(always)]
 fn add_eight<I: Isa, B: Scaled, const C: usize>(
     isa: I,
     blocks: &[B],
     x: &[Coded<'_>; C],
-    part: usize,
+    at: usize,
     acc: &mut [I::Floats; C],
 ) {
     let mut dots = [[isa.zero_ints(); 4]; C];
     for pair in 0..4 {
         let w = two_parts(isa, blocks, pair);
         for c in 0..C {
-            let x = &x[c].codes[part..][..8].as_chunks::<2>().0[pair];
+            let x = &x[c].codes[at].as_chunks::<2>().0[pair];
             dots[c][pair] = dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
         }
     }
     // Eight groups at a time.
     for turn in 0..32 / B::GROUP {
-        let group = 32 / B::GROUP * part + 8 * turn;
+        let of_column = 32 / B::GROUP * at + turn;
         let of_block = B::LEN / B::GROUP;
         let row_scales = eight(isa, |i| blocks[(8 * turn + i) / of_block].scale((8 * turn + i) % of_block));
         for c in 0..C {
@@ -244,8 +274,8 @@ fn add_eight<I: Isa, B: Scaled, const C: usize>(
                 16 => isa.sum_pairs(dots[c][2 * turn], dots[c][2 * turn + 1]),
                 _ => isa.sum_halves(&dots[c]),
             };
-            let sums = isa.ints(&x[c].sums[group..].as_chunks().0[0]);
-            let dx = isa.floats(&x[c].scales[group..].as_chunks().0[0]);
+            let sums = isa.ints(&x[c].sums[of_column]);
+            let dx = isa.floats(&x[c].scales[of_column]);
             if B::OFFSET != 0 {
                 dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
             }
@@ -321,10 +351,7 @@ fn add_padded<I: Isa>(isa: I, to: [I::Floats; 4], w: &[f32], x: &[f32]) -> [I::F
         to = add_32(isa, to, w, x);
     }
     if !w.is_empty() {
-        let [mut padded_w, mut padded_x] = [[0.0; 32]; 2];
-        padded_w[..w.len()].copy_from_slice(w);
-        padded_x[..x.len()].copy_from_slice(x);
-        to = add_32(isa, to, &padded_w, &padded_x);
+        to = add_32(isa, to, &filled(w, 0.0), &filled(x, 0.0));
     }
     to
 }

@@ -244,8 +244,12 @@ macro_rules! rows_task {
                 let (count, rows, row_blocks) = (self.x.count(), self.rows, self.row_blocks);
                 let row = |i: usize| &rows[i * row_blocks..][..row_blocks];
                 for (i, apart, together) in turns(rows.len() / row_blocks, self.streams) {
-                    let rows: [_; TOGETHER] = core::array::from_fn(|r| row(i + r.min(together - 1) * apart));
-                    let rows = &rows[..together];
+                    // Not `from_fn`, which is not always part of the loop.
+                    let mut by_turns = [row(i); TOGETHER];
+                    for r in 1..together {
+                        by_turns[r] = row(i + r * apart);
+                    }
+                    let rows = &by_turns[..together];
                     let mut first = 0;
                     while first < count {
                         first += match count - first {

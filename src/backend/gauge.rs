@@ -5,233 +5,30 @@
 //! the others are whatever lay in their place. What a pass would have taken is told by the kinds' times.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+mod book;
+
 use std::ops::Range;
 use std::time::Instant;
 
 use gristmill_kernels::activations::Form;
-use gristmill_kernels::product::{self, PANEL_ROWS};
+use gristmill_kernels::product;
 use gristmill_kernels::quant::GgmlType;
+
+pub use book::Cost;
+use book::Kind;
+pub(crate) use book::{Book, Effort, median};
 
 use super::cpu::Cpu;
 use super::{
-    Act, Activation, Attention, Backend, Cache, CacheTypes, Constant, Convolution, Grouped, LayerShape, Map,
-    Mark, Matrix, Norm, Recurrence, Scan, Slots, States, Turns, Wkv,
+    Act, Activation, Attention, Backend, Cache, Constant, Convolution, Grouped, Map, Mark, Matrix, Norm,
+    Recurrence, Scan, Slots, States, Turns, Wkv,
 };
 use crate::Result;
 
 /// Positions that attention is timed with at most; it takes as many times longer as there are times more.
 const POSITIONS: usize = 4096;
-/// Bytes of keys and values that are attended in turn, so that a layer finds none of its own in the caches.
-const KEPT: usize = 64 << 20;
-/// Multiplications, and bytes of weights, of a product for each thread: some milliseconds' worth. Products of more are timed
-/// with some of their rows.
-const MULTIPLICATIONS: usize = 1 << 29;
-const BYTES: usize = 8 << 20;
-/// Multiplications of a product that is only tried.
-const TRIED: usize = 1 << 24;
-/// Times that an operation is carried out at least.
-const LEAST: usize = 3;
 /// Outputs of a matrix that may be a router's: what is read of its results should differ from token to token.
 const ROUTER: usize = 1024;
-
-/// What passes read and multiply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Bytes of weights that are read.
-    pub weights: u64,
-    /// Bytes of keys, values and states that are read.
-    pub cache: u64,
-    /// Multiplications of 8-bit codes.
-    pub codes: u64,
-    /// Multiplications of floats in products, attention and recurrences.
-    pub floats: u64,
-}
-
-impl Cost {
-    /// Bytes that are read in all.
-    pub fn bytes(self) -> u64 {
-        self.weights.saturating_add(self.cache)
-    }
-
-    pub(crate) fn add(&mut self, more: Cost, times: u64) {
-        let add = |to: &mut u64, more: u64| *to = to.saturating_add(more.saturating_mul(times));
-        add(&mut self.weights, more.weights);
-        add(&mut self.cache, more.cache);
-        add(&mut self.codes, more.codes);
-        add(&mut self.floats, more.floats);
-    }
-}
-
-/// How far operations are carried out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Effort {
-    /// Not at all.
-    Count,
-    /// Each kind once, large products with a few rows: so that memory is taken as by the real ones.
-    Try,
-    /// All of them, as long as the seconds last that were [granted](Book::grant).
-    Time,
-}
-
-/// An operation, as far as its time depends on it.
-type Kind = (&'static str, Option<GgmlType>, [usize; 6]);
-
-/// What is known of a kind: how often it was timed, and the seconds of the first time, of the slowest other, of all others.
-#[derive(Default)]
-struct Known {
-    times: usize,
-    first: f64,
-    slowest: f64,
-    others: f64,
-}
-
-impl Known {
-    fn add(&mut self, seconds: f64) {
-        if self.times == 0 {
-            self.first = seconds;
-        } else {
-            self.slowest = self.slowest.max(seconds);
-            self.others += seconds;
-        }
-        self.times += 1;
-    }
-
-    /// The mean, since passes take sums: but for the first time, which warms up, and the slowest, in which the machine may have
-    /// done something else.
-    fn seconds(&self) -> f64 {
-        match self.times {
-            0 | 1 => self.first,
-            2 => self.others,
-            times => (self.others - self.slowest) / (times - 2) as f64,
-        }
-    }
-}
-
-/// What is known of operations, and the account of the pass at hand.
-pub(crate) struct Book {
-    effort: Effort,
-    cache: CacheTypes,
-    /// Layers of the model.
-    layers: usize,
-    /// Seconds that each kind took.
-    known: HashMap<Kind, Known>,
-    /// Seconds spent on carrying out operations, and those that may be.
-    spent: f64,
-    granted: f64,
-    /// Keys and values to attend at one depth: layers of a shape that take turns.
-    kept: Vec<(LayerShape, Cache, usize)>,
-    /// Where they end, and whether one token attends them or more.
-    place: (usize, bool),
-    /// How often each kind occurred in the pass, and what all of it cost.
-    counts: HashMap<Kind, usize>,
-    cost: Cost,
-    /// Seconds of the pass that were spent in here.
-    inside: f64,
-}
-
-impl Book {
-    pub fn new(effort: Effort, cache: CacheTypes, layers: usize) -> Self {
-        Book {
-            effort,
-            cache,
-            layers: layers.max(1),
-            known: HashMap::new(),
-            spent: 0.0,
-            granted: 0.0,
-            kept: Vec::new(),
-            place: (0, false),
-            counts: HashMap::new(),
-            cost: Cost::default(),
-            inside: 0.0,
-        }
-    }
-
-    /// Lets so many seconds be spent from now on.
-    pub fn grant(&mut self, seconds: f64) {
-        (self.spent, self.granted) = (0.0, seconds);
-    }
-
-    /// Begins a new pass.
-    pub fn begin(&mut self) {
-        self.counts.clear();
-        self.cost = Cost::default();
-        self.inside = 0.0;
-    }
-
-    /// What the pass cost.
-    pub fn cost(&self) -> Cost {
-        self.cost
-    }
-
-    /// Seconds that the pass's operations take.
-    pub fn seconds(&self) -> f64 {
-        let time = |(kind, count): (&Kind, &usize)| {
-            self.known.get(kind).map_or(0.0, |known| known.seconds() * *count as f64)
-        };
-        self.counts.iter().map(time).sum()
-    }
-
-    /// Seconds of the pass that were spent in here.
-    pub fn inside(&self) -> f64 {
-        self.inside
-    }
-
-    fn wants(&self, kind: &Kind) -> bool {
-        let times = self.known.get(kind).map_or(0, |known| known.times);
-        match self.effort {
-            Effort::Count => false,
-            Effort::Try => times == 0,
-            // A machine that is too slow for the seconds still tells something of each kind.
-            Effort::Time => {
-                times == 0 || self.spent < self.granted || (times < LEAST && self.spent < 4.0 * self.granted)
-            }
-        }
-    }
-
-    /// Rows of a product that are carried out, of matrices of `rows` rows in all, `row_bytes` each, times `columns` inputs.
-    fn rows(&self, rows: usize, row_bytes: usize, multiplications: usize, threads: usize) -> usize {
-        if self.effort == Effort::Try {
-            return rows.min((TRIED / multiplications.max(1)).max(PANEL_ROWS));
-        }
-        let by_time = MULTIPLICATIONS.saturating_mul(threads) / multiplications.max(1);
-        let by_bytes = BYTES.saturating_mul(threads) / row_bytes.max(1);
-        // Tasks are as many, and panels as full, as those of all rows.
-        rows.min(by_time.min(by_bytes).max(16 * PANEL_ROWS * threads))
-    }
-
-    /// A layer to attend from position `start` on: one of several where few tokens read all of it.
-    fn kept(&mut self, shape: LayerShape, start: usize, tokens: usize) -> Result<(&mut Cache, usize)> {
-        let place = (start, tokens > 1);
-        if self.place != place {
-            // Windows have moved on, and what follows wants fewer layers or more.
-            self.kept.clear();
-            self.place = place;
-        }
-        let bytes = shape.bytes(self.cache, start + tokens).max(1);
-        let layers = if tokens > 1 { 1 } else { KEPT.div_ceil(bytes).clamp(1, self.layers) };
-        let place = match self.kept.iter().position(|(other, ..)| *other == shape) {
-            Some(place) => place,
-            None => {
-                let cache = Cache::new(self.cache, (0..layers).map(|_| shape));
-                self.kept.push((shape, cache, 0));
-                self.kept.len() - 1
-            }
-        };
-        let gone = crate::Error::Internal { what: "a layer to attend that is gone" };
-        let (_, cache, next) = self.kept.get_mut(place).ok_or(gone)?;
-        *next = (*next + 1) % layers;
-        cache.lengthen(*next, start)?;
-        Ok((cache, *next))
-    }
-}
-
-/// The middle one; 0 of none.
-pub(crate) fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-}
 
 /// The operations of one pass, counted and timed.
 pub(crate) struct Gauge<'a, 'b> {
@@ -252,19 +49,17 @@ impl<'b> Gauge<'_, 'b> {
         blank: impl FnOnce(&mut Cpu<'b>) -> Result<R>,
     ) -> Result<R> {
         let entered = Instant::now();
-        *self.book.counts.entry(kind).or_default() += 1;
+        self.book.count(kind);
         let result = if self.book.wants(&kind) {
-            let times = self.book.known.get(&kind).map_or(0, |known| known.times);
+            let times = self.book.times(&kind);
             let began = Instant::now();
             let result = real(&mut self.cpu, times);
-            let took = began.elapsed().as_secs_f64();
-            self.book.spent += took;
-            self.book.known.entry(kind).or_default().add(took * factor);
+            self.book.record(kind, began.elapsed().as_secs_f64(), factor);
             result
         } else {
             blank(&mut self.cpu)
         };
-        self.book.inside += entered.elapsed().as_secs_f64();
+        self.book.leave(entered);
         result
     }
 
@@ -295,12 +90,12 @@ impl<'b> Gauge<'_, 'b> {
         let multiplications = multiplications as u64;
         let floats = product::form(ty).is_none_or(|form| form == Form::Floats);
         let (codes, floats) = if floats { (0, multiplications) } else { (multiplications, 0) };
-        self.book.cost.add(Cost { weights: bytes as u64, cache: 0, codes, floats }, 1);
+        self.book.charge(Cost { weights: bytes as u64, cache: 0, codes, floats });
     }
 
     fn recurred(&mut self, state: usize, multiplications: usize) {
         let cache = (state * size_of::<f32>()) as u64;
-        self.book.cost.add(Cost { cache, floats: multiplications as u64, ..Cost::default() }, 1);
+        self.book.charge(Cost { cache, floats: multiplications as u64, ..Cost::default() });
     }
 
     fn attend(&mut self, spec: &Attention, queries: Act, keys_values: Option<[Act; 2]>) -> Result<Act> {
@@ -311,9 +106,9 @@ impl<'b> Gauge<'_, 'b> {
         };
         let all = seen(self.depth);
         let positions = shape.sees.range(self.depth, self.depth + tokens);
-        let read = shape.bytes(self.book.cache, positions.len());
+        let read = self.book.kept_bytes(shape, positions.len());
         let floats = all.saturating_mul(spec.heads).saturating_mul(shape.key_dim + shape.value_dim);
-        self.book.cost.add(Cost { cache: read as u64, floats: floats as u64, ..Cost::default() }, 1);
+        self.book.charge(Cost { cache: read as u64, floats: floats as u64, ..Cost::default() });
 
         let start = self.depth.min(POSITIONS);
         let factor = all as f64 / seen(start).max(1) as f64;
@@ -324,18 +119,14 @@ impl<'b> Gauge<'_, 'b> {
             return self.step(kind, factor, |cpu, _| blank(cpu), blank);
         }
         let entered = Instant::now();
-        let (cache, layer) = self.book.kept(shape, start, tokens)?;
-        // Taken out for as long as it is attended: the book is written to meanwhile.
-        let mut cache = std::mem::replace(cache, Cache::new(CacheTypes::default(), []));
-        self.book.inside += entered.elapsed().as_secs_f64();
+        let (mut cache, layer) = self.book.take_layer(shape, start, tokens)?;
+        self.book.leave(entered);
         let real = |cpu: &mut Cpu<'b>, _| match keys_values {
             Some([keys, values]) => cpu.attention(spec, &mut cache, layer, start, queries, keys, values),
             None => cpu.attend_again(spec, &mut cache, layer, start, queries),
         };
         let done = self.step(kind, factor, real, |cpu| blank(cpu, tokens, spec.heads * shape.value_dim));
-        if let Some((_, place, _)) = self.book.kept.iter_mut().find(|(other, ..)| *other == shape) {
-            *place = cache;
-        }
+        self.book.put_back(shape, cache, layer);
         done
     }
 }
@@ -362,7 +153,7 @@ fn blank(cpu: &mut Cpu<'_>, rows: usize, width: usize) -> Result<Act> {
 impl Backend for Gauge<'_, '_> {
     fn lookup(&mut self, table: &Matrix, rows: &[usize]) -> Result<Act> {
         let row_bytes = table.ty.row_bytes(table.len).unwrap_or(0);
-        self.book.cost.add(Cost { weights: (rows.len() * row_bytes) as u64, ..Cost::default() }, 1);
+        self.book.charge(Cost { weights: (rows.len() * row_bytes) as u64, ..Cost::default() });
         // Not all of the table may be there.
         let there = (table.bytes().len() / row_bytes.max(1)).max(1);
         let near: Vec<usize> = rows.iter().map(|row| row % there).collect();
@@ -398,7 +189,7 @@ impl Backend for Gauge<'_, '_> {
         let mut data = self.cpu.take(act);
         scatter(rows, &mut data);
         self.cpu.put(act, data);
-        self.book.inside += entered.elapsed().as_secs_f64();
+        self.book.leave(entered);
         Ok(act)
     }
 
@@ -612,21 +403,5 @@ impl Backend for Gauge<'_, '_> {
 
     fn release(&mut self, mark: Mark) {
         self.cpu.release(mark);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neither_the_first_time_nor_the_slowest_counts() {
-        let seconds = |times: &[f64]| {
-            let mut known = Known::default();
-            times.iter().for_each(|&time| known.add(time));
-            known.seconds()
-        };
-        assert_eq!([&[][..], &[9.0], &[9.0, 2.0]].map(seconds), [0.0, 9.0, 2.0]);
-        assert_eq!([&[9.0, 8.0, 2.0][..], &[0.0, 1.0, 2.0, 50.0]].map(seconds), [2.0, 1.5]);
     }
 }

@@ -3,10 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{
-    MAGNITUDE, avx2_words, dealt_scales, fold_pairs, fold_two, four_rows, four_short_rows, mean, p, pick,
-    sum_four, triple, twelve_bytes,
-};
+use super::avx2::avx2_words;
+use super::x86::*;
 use super::{Isa, words};
 
 /// AVX-512 F, BW, DQ, VL and VNNI beside AVX2, FMA and F16C.

@@ -2,10 +2,8 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{
-    MAGNITUDE, avx2_words, codes_of_two_registers, dealt_scales, fold_pairs, fold_two, four_rows,
-    four_short_rows, mean, p, pick, sum_four, triple, twelve_bytes,
-};
+use super::avx2::{avx2_words, codes_of_two_registers};
+use super::x86::*;
 use super::{Isa, rows_of_two_registers, words};
 
 /// AVX2 with FMA, F16C and AVX-VNNI.
