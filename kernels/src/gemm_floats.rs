@@ -192,7 +192,16 @@ impl Multiply<'_, '_> {
         let mut halves = [[[isa.splat(0.0); 2]; 8]; 3];
         for part in 0..W::PARTS {
             let mut acc = [[W::zero(isa); C]; R];
+            // Where two parts share a cache line, the first of them would wait for all of both: so what the part after this one,
+            // or the next tile, reads of each row is asked for meanwhile.
+            let next = if part + 1 == W::PARTS { R * self.padded } else { 8 * (part + 1) };
+            let ahead = size_of::<f32>() * (next - 8 * part);
             for i in 0..len {
+                if W::PARTS == 4 {
+                    for r in 0..R {
+                        isa.prefetch(w[r][i][8 * part..].as_ptr().cast(), ahead);
+                    }
+                }
                 let mut columns = [W::zero(isa); C];
                 for c in 0..C {
                     columns[c] = W::load(isa, &x[c][i], part);
