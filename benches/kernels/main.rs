@@ -26,7 +26,7 @@ mod random;
 use std::time::{Duration, Instant};
 
 use gristmill_kernels::Output;
-use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
+use gristmill_kernels::activations::{Columns, Layout, Room, quantize};
 use gristmill_kernels::product::{form, multiply, scratch_len};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
@@ -175,25 +175,16 @@ impl Contender for Ours<'_> {
         let Problem { ty, len, rows, ref weights, .. } = *self.problem;
         let (level, form) = (self.level, form(ty).unwrap());
         self.scratch.resize(scratch_len(x.len() / len), 0.0);
-        let columns = if form == Form::Floats {
-            Columns::floats(x, len)
-        } else {
-            let layout = Layout::new(level, form, len, x.len() / len).unwrap();
-            let [codes, scales, sums] = layout.total_lens();
-            self.codes.resize(codes, 0);
-            self.scales.resize(scales, 0.0);
-            self.sums.resize(sums, 0);
-            let [codes, scales, sums] = layout.lens();
-            let codes = self.codes.chunks_exact_mut(codes);
-            let scales = self.scales.chunks_exact_mut(scales);
-            let sums = self.sums.chunks_exact_mut(sums);
-            for (((x, codes), scales), sums) in
-                x.chunks(len * layout.together()).zip(codes).zip(scales).zip(sums)
-            {
-                quantize(level, layout, x, codes, scales, sums).unwrap();
-            }
-            Columns::quantized(layout, &self.codes, &self.scales, &self.sums)
-        };
+        let layout = Layout::new(level, form, len, x.len() / len).unwrap();
+        let [codes, scales, sums] = layout.total_lens();
+        self.codes.resize(codes, 0);
+        self.scales.resize(scales, 0.0);
+        self.sums.resize(sums, 0);
+        let mut room = Room { codes: &mut self.codes, scales: &mut self.scales, sums: &mut self.sums };
+        for part in layout.parts(x, &mut room) {
+            quantize(level, layout, part).unwrap();
+        }
+        let columns = Columns::quantized(layout, &self.codes, &self.scales, &self.sums);
         let out = Output::new(out, rows).unwrap();
         multiply(level, ty, weights, columns.unwrap(), &mut self.scratch, out).unwrap();
     }

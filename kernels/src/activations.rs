@@ -7,15 +7,17 @@
 //! A NaN or infinity among the activations makes its scale NaN or infinite, and so reaches the result.
 #![forbid(unsafe_code)]
 
-use crate::Mismatch;
+use core::mem;
+
 use crate::dispatch::Task;
 use crate::simd::matrix::SIDE;
 use crate::simd::{Isa, Level};
+use crate::{Mismatch, gemm_floats};
 
 /// How a format of weights wants the activations of its products.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
-    /// As they are.
+    /// As they are: in the place of scales, without codes and sums.
     Floats,
     /// 8-bit codes, a scale and a sum of codes for every 16.
     Sixteens,
@@ -70,6 +72,8 @@ impl Form {
 
 /// Columns from which on products unpack panels of weights ([`crate::product`]); their codes are interleaved.
 pub(crate) const PANEL_COLUMNS: usize = 12;
+/// The same of floats.
+pub(crate) const FLOAT_PANEL_COLUMNS: usize = 6;
 /// Columns whose codes are interleaved.
 pub(crate) const INTERLEAVED: usize = 4;
 
@@ -78,7 +82,8 @@ pub(crate) const INTERLEAVED: usize = 4;
 /// Few columns lie one behind the other, each 64 codes as decode takes them: with a scale for each 32 by sixteens in the order
 /// 0, 2, 1, 3, with a scale for each 16 by eights, the even ones first. Of many columns, each four are interleaved: four codes
 /// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
-/// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros.
+/// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros. Floats of many columns are
+/// dealt out to planes ([`crate::gemm_floats`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
@@ -93,10 +98,10 @@ impl Layout {
     /// For `count` columns of `len` activations each, to be multiplied on `level`.
     ///
     /// # Errors
-    /// [`Mismatch`] where the form is [`Form::Floats`] or `len` is no number of whole blocks of weights.
+    /// [`Mismatch`] where `len` is no number of whole blocks of weights.
     pub fn new(level: Level, form: Form, len: usize, count: usize) -> Result<Self, Mismatch> {
         let unit = form.unit();
-        if form == Form::Floats || len == 0 || !len.is_multiple_of(unit) {
+        if len == 0 || !len.is_multiple_of(unit) {
             return Err(Mismatch { what: "activations of whole blocks", expected: unit, found: len });
         }
         let together = together(level, form, count);
@@ -119,6 +124,10 @@ impl Layout {
 
     /// Codes, scales and sums of columns that are quantized together.
     pub fn lens(&self) -> [usize; 3] {
+        if self.form == Form::Floats {
+            let padded = if self.together == 1 { self.len } else { self.len.next_multiple_of(32) };
+            return [0, self.together * padded, 0];
+        }
         let len = self.together() * self.len;
         [len, len / self.form.block_len(), self.form.sums_len(len)]
     }
@@ -126,6 +135,11 @@ impl Layout {
     /// Codes, scales and sums of all columns.
     pub fn total_lens(&self) -> [usize; 3] {
         self.lens().map(|len| len.saturating_mul(self.count.div_ceil(self.together())))
+    }
+
+    /// Cuts columns, one behind the other, into what is quantized together, and takes room for it from the front of `room`.
+    pub fn parts<'a>(self, x: &'a [f32], room: &mut Room<'a>) -> impl Iterator<Item = Part<'a>> {
+        x.chunks(self.together * self.len).map(move |x| Part { x, room: room.take(self.lens()) })
     }
 
     fn check(&self, columns: usize, found: [usize; 3]) -> Result<(), Mismatch> {
@@ -139,9 +153,44 @@ impl Layout {
     }
 }
 
+/// Where quantized columns go: so many of each as [`Layout::total_lens`] says.
+pub struct Room<'a> {
+    /// 8-bit codes.
+    pub codes: &'a mut [i8],
+    /// Scales; best from the start of a cache line on where they are floats in their place.
+    pub scales: &'a mut [f32],
+    /// Sums of codes.
+    pub sums: &'a mut [i32],
+}
+
+impl<'a> Room<'a> {
+    /// Takes so many codes, scales and sums from its front, none where there are fewer.
+    fn take(&mut self, [codes, scales, sums]: [usize; 3]) -> Self {
+        fn front<'a, T>(all: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+            let (front, rest) = mem::take(all).split_at_mut_checked(len).unwrap_or_default();
+            *all = rest;
+            front
+        }
+        Room {
+            codes: front(&mut self.codes, codes),
+            scales: front(&mut self.scales, scales),
+            sums: front(&mut self.sums, sums),
+        }
+    }
+}
+
+/// Columns that are quantized together ([`Layout::together`]), or what is left of them at the end.
+pub struct Part<'a> {
+    /// One behind the other.
+    x: &'a [f32],
+    room: Room<'a>,
+}
+
 /// How many of `count` columns lie together on `level`. No matrix unit takes 16 weights at a time.
 fn together(level: Level, form: Form, count: usize) -> usize {
     match form {
+        Form::Floats if count < FLOAT_PANEL_COLUMNS => 1,
+        Form::Floats => gemm_floats::together(level),
         _ if count < PANEL_COLUMNS => 1,
         Form::Scaled | Form::Superblocks if level.has_matrix_unit() => SIDE,
         _ => INTERLEAVED,
@@ -171,7 +220,6 @@ pub struct Columns<'a> {
     count: usize,
     together: usize,
     pairs: bool,
-    floats: &'a [f32],
     codes: &'a [i8],
     scales: &'a [f32],
     sums: &'a [i32],
@@ -206,28 +254,6 @@ impl<'a, const N: usize, const K: usize> Interleaved<'a, N, K> {
 }
 
 impl<'a> Columns<'a> {
-    /// Columns as floats, of `len` each.
-    ///
-    /// # Errors
-    /// [`Mismatch`] where `floats` is no whole number of columns.
-    pub fn floats(floats: &'a [f32], len: usize) -> Result<Self, Mismatch> {
-        if len == 0 || !floats.len().is_multiple_of(len) {
-            return Err(Mismatch { what: "floats of whole columns", expected: len, found: floats.len() });
-        }
-        let count = floats.len() / len;
-        Ok(Columns {
-            form: Form::Floats,
-            len,
-            count,
-            together: 1,
-            pairs: false,
-            floats,
-            codes: &[],
-            scales: &[],
-            sums: &[],
-        })
-    }
-
     /// Columns that [`quantize`] made in `layout`.
     ///
     /// # Errors
@@ -240,7 +266,7 @@ impl<'a> Columns<'a> {
     ) -> Result<Self, Mismatch> {
         layout.check(layout.count, [codes.len(), scales.len(), sums.len()])?;
         let Layout { form, len, count, together, pairs } = layout;
-        Ok(Columns { form, len, count, together, pairs, floats: &[], codes, scales, sums })
+        Ok(Columns { form, len, count, together, pairs, codes, scales, sums })
     }
 
     /// How the activations are written.
@@ -261,9 +287,8 @@ impl<'a> Columns<'a> {
 
     /// Whether products on `level` find the columns as they take them.
     pub(crate) fn suit(&self, level: Level) -> bool {
-        self.form == Form::Floats
-            || self.together == together(level, self.form, self.count)
-                && (self.pairs || !takes_pairs(level, self.form, self.together))
+        self.together == together(level, self.form, self.count)
+            && (self.pairs || !takes_pairs(level, self.form, self.together))
     }
 
     /// Whether they lie as a matrix unit takes them.
@@ -271,10 +296,16 @@ impl<'a> Columns<'a> {
         self.together == SIDE
     }
 
-    /// Column `c` as floats.
+    /// Column `c` as floats; for few columns.
     #[inline(always)]
     pub(crate) fn float_column(&self, c: usize) -> &'a [f32] {
-        &self.floats[c * self.len..][..self.len]
+        &self.scales[c * self.len..][..self.len]
+    }
+
+    /// All columns as floats; many, as [`gemm_floats`] takes them.
+    #[inline(always)]
+    pub(crate) fn all_floats(&self) -> &'a [f32] {
+        self.scales
     }
 
     /// The codes of column `c`, by 32, in the order of few columns ([`Layout`]).
@@ -324,19 +355,12 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Quantizes columns that lie together ([`Layout::together`]) or what is left of them at the end: `x` holds them one
-/// behind the other; codes, scales and sums are of the layout's [`Layout::lens`].
+/// Quantizes columns that lie together.
 ///
 /// # Errors
-/// [`Mismatch`] where the lengths do not belong together.
-pub fn quantize(
-    level: Level,
-    layout: Layout,
-    x: &[f32],
-    codes: &mut [i8],
-    scales: &mut [f32],
-    sums: &mut [i32],
-) -> Result<(), Mismatch> {
+/// [`Mismatch`] where the part is none of the layout's [`Layout::parts`], or there was no room for it.
+pub fn quantize(level: Level, layout: Layout, part: Part<'_>) -> Result<(), Mismatch> {
+    let Part { x, room: Room { codes, scales, sums } } = part;
     let columns = x.len() / layout.len;
     if columns == 0 || columns > layout.together() || !x.len().is_multiple_of(layout.len) {
         return Err(Mismatch { what: "activations of whole columns", expected: layout.len, found: x.len() });
@@ -365,6 +389,11 @@ impl Task for Quantize<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Layout { form, len, pairs, .. } = self.layout;
+        match form {
+            Form::Floats if self.layout.together == 1 => return self.scales.copy_from_slice(self.x),
+            Form::Floats => return gemm_floats::deal_columns::<I>(self.x, len, self.scales),
+            _ => (),
+        }
         let (together, run) = (self.layout.together(), self.layout.run());
         // Sixteens come by twos.
         let block = form.block_len().max(32);

@@ -1,16 +1,14 @@
 //! The product of a matrix of weights, in any format, and columns of activations.
 #![forbid(unsafe_code)]
 
-use crate::activations::{Columns, Form, PANEL_COLUMNS};
+use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
 use crate::gemm::{Place, Results};
 use crate::gemv::{SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{
-    FLOAT_COLUMNS, FLOAT_ROWS, Fetch, Panel, ROWS, Scratch, Strip, Unpack, UnpackFloats, padded_len,
-};
+use crate::tile::{Fetch, Panel, ROWS, Scratch, Strip, Unpack};
 use crate::{Mismatch, gemm, gemm_floats, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
@@ -185,13 +183,10 @@ impl Product<'_, '_> {
             level.run(PlainRows { rows, row_blocks, streams, x, out: &mut self.out });
             return Ok(());
         }
-        for Span { row, rows, first, count } in spans(rows, row_blocks, FLOAT_ROWS, SPAN / B::LEN) {
-            let place = gemm_floats::Place { row, rows: rows.len() / row_blocks, start: first * B::LEN };
-            let padded = padded_len(count * B::LEN);
-            let (panel, room) = self.scratch.panel.split_at_mut(FLOAT_ROWS * padded_len(SPAN));
-            let (panel, room) = (&mut panel[..place.rows * padded], &mut room[..FLOAT_COLUMNS * padded]);
-            level.run(UnpackFloats { rows, row_blocks, first, count, padded, out: &mut *panel });
-            gemm_floats::multiply(level, panel, room, padded, x, place, &mut self.out);
+        for Span { row, rows, first, count } in spans(rows, row_blocks, gemm_floats::ROWS, SPAN / B::LEN) {
+            let (start, len) = (first * B::LEN, count * B::LEN);
+            let place = gemm_floats::Place { row, rows: rows.len() / row_blocks, start, len };
+            gemm_floats::multiply(level, (rows, row_blocks), place, self.scratch.panel, x, &mut self.out);
         }
         Ok(())
     }
@@ -200,9 +195,6 @@ impl Product<'_, '_> {
 /// Floats of a column above which the first-level cache has no room for rows beside it: then two rows at least share its
 /// reading, also where one stream of weights is enough (with neighbouring rows a fifth faster on Zen 4).
 const FIRST_LEVEL: usize = 6144;
-
-/// Columns from which on floats are unpacked into panels: fewer are read row by row in less time.
-const FLOAT_PANEL_COLUMNS: usize = 6;
 
 /// Rows times a few columns, where they lie.
 macro_rules! rows_task {

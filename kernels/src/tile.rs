@@ -22,19 +22,9 @@ pub(crate) const ROWS: usize = 16;
 /// A column's sums of some neighbouring panels. They go to the results together, since there columns are far apart: a few
 /// cache lines of each, in a page of its own.
 pub(crate) type Strip = [[f32; ROWS]; 4];
-/// Rows of a panel of floats: so many that reading the columns anew for each panel does not bind, so few that they stay in
-/// the second-level cache.
-pub(crate) const FLOAT_ROWS: usize = 64;
-/// The most columns that meet a panel of floats together.
-pub(crate) const FLOAT_COLUMNS: usize = 6;
 
-/// Floats that a row of so many takes in a panel: by 32, and a cache line more, so that rows do not meet in one set of a cache.
-pub(crate) const fn padded_len(len: usize) -> usize {
-    len.next_multiple_of(32) + 16
-}
-
-/// Floats of memory for a panel, and for columns beside it where they are floats.
-const PANEL_LEN: usize = (FLOAT_ROWS + FLOAT_COLUMNS) * padded_len(SPAN);
+/// Floats of memory for a panel.
+const PANEL_LEN: usize = crate::gemm_floats::SCRATCH_LEN;
 
 /// Floats of scratch memory that a product with so many columns needs: a panel, the sums of a few panels for each, and what is skipped to
 /// begin with a cache line.
@@ -399,37 +389,6 @@ impl<B: Block> Task for Fetch<'_, B> {
             for line in (0..size_of_val(blocks)).step_by(64) {
                 isa.prefetch(blocks.as_ptr().cast(), line);
             }
-        }
-    }
-}
-
-/// Unpacks a span of rows of any format as floats, each followed by zeros up to [`padded_len`].
-pub(crate) struct UnpackFloats<'a, B> {
-    pub rows: &'a [B],
-    pub row_blocks: usize,
-    pub first: usize,
-    pub count: usize,
-    pub padded: usize,
-    pub out: &'a mut [f32],
-}
-
-impl<B: Block> Task for UnpackFloats<'_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let rows = self.rows.chunks_exact(self.row_blocks);
-        for (number, (row, out)) in rows.zip(self.out.chunks_exact_mut(self.padded)).enumerate() {
-            // Rows are too short for the processor to see the next one coming.
-            let next = (number + 1) * self.row_blocks + self.first;
-            if let Some(next) = self.rows.get(next..next + self.count) {
-                for line in (0..size_of_val(next)).step_by(64) {
-                    isa.prefetch(next.as_ptr().cast(), line);
-                }
-            }
-            let (out, padding) = out.split_at_mut(self.count * B::LEN);
-            B::unpack(isa, &row[self.first..][..self.count], out);
-            padding.fill(0.0);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! they are right, against a sum in double precision.
 
 use super::*;
-use crate::activations::{Layout, quantize};
+use crate::activations::{Layout, Room, quantize};
 
 /// A small generator of numbers (Marsaglia's xorshift).
 struct Random(u64);
@@ -54,28 +54,21 @@ struct Activations {
 impl Activations {
     fn new(level: Level, form: Form, len: usize, floats: Vec<f32>) -> Self {
         let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
-        if form != Form::Floats {
-            let layout = Layout::new(level, form, len, floats.len() / len).unwrap();
-            let ([all_codes, all_scales, all_sums], [n_codes, n_scales, n_sums]) =
-                (layout.total_lens(), layout.lens());
-            (codes, scales, sums) = (vec![1; all_codes], vec![f32::NAN; all_scales], vec![1; all_sums]);
-            for (i, x) in floats.chunks(layout.together() * len).enumerate() {
-                let codes = &mut codes[i * n_codes..][..n_codes];
-                let scales = &mut scales[i * n_scales..][..n_scales];
-                quantize(level, layout, x, codes, scales, &mut sums[i * n_sums..][..n_sums]).unwrap();
-            }
+        let layout = Layout::new(level, form, len, floats.len() / len).unwrap();
+        let [n_codes, n_scales, n_sums] = layout.total_lens();
+        codes.resize(n_codes, 1);
+        scales.resize(n_scales, f32::NAN);
+        sums.resize(n_sums, 1);
+        let mut room = Room { codes: &mut codes, scales: &mut scales, sums: &mut sums };
+        for part in layout.parts(&floats, &mut room) {
+            quantize(level, layout, part).unwrap();
         }
         Activations { level, form, len, floats, codes, scales, sums }
     }
 
     fn columns(&self) -> Columns<'_> {
-        match self.form {
-            Form::Floats => Columns::floats(&self.floats, self.len).unwrap(),
-            form => {
-                let layout = Layout::new(self.level, form, self.len, self.floats.len() / self.len).unwrap();
-                Columns::quantized(layout, &self.codes, &self.scales, &self.sums).unwrap()
-            }
-        }
+        let layout = Layout::new(self.level, self.form, self.len, self.floats.len() / self.len).unwrap();
+        Columns::quantized(layout, &self.codes, &self.scales, &self.sums).unwrap()
     }
 
     /// What the product of few columns really multiplies: codes times scales.
@@ -146,7 +139,7 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
         for len in lengths(ty) {
             let mut sizes = vec![(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)];
             if form(ty) == Some(Form::Floats) {
-                sizes.push((FLOAT_ROWS + 7, 10));
+                sizes.push((gemm_floats::ROWS + 7, 10));
             } else {
                 sizes.push((PANELS * ROWS + 17, 13));
             }
@@ -316,8 +309,9 @@ fn columns_laid_out_for_another_level_give_the_same_bits_or_are_refused() {
 
 #[test]
 fn lengths_that_do_not_belong_together_are_refused() {
-    let x = vec![0.0; 64];
-    let columns = Columns::floats(&x, 64).unwrap();
+    let x = |columns: usize| Activations::new(Level::SCALAR, Form::Floats, 64, vec![0.0; 64 * columns]);
+    let (one, two) = (x(1), x(2));
+    let columns = one.columns();
     let call = |ty, weights: &[u8], columns: Columns<'_>| {
         let mut out = vec![0.0; 2 * if columns.count() > 2 { columns.count() } else { 1 }];
         multiply(Level::SCALAR, ty, weights, columns, &mut [], Output::new(&mut out, 2).unwrap())
@@ -331,9 +325,8 @@ fn lengths_that_do_not_belong_together_are_refused() {
     // Columns as a matrix unit takes them, for a level that has none.
     let many = Activations::new(Level::SCALAR_MATRICES, Form::Scaled, 32, vec![0.0; 32 * PANEL_COLUMNS]);
     assert_eq!(call(GgmlType::Q4_0, &[0; 36], many.columns()), "columns in the form of the weights");
-    let two = vec![0.0; 128];
-    assert_eq!(call(GgmlType::F32, &[0; 512], Columns::floats(&two, 64).unwrap()), "columns of results");
-    assert!(Columns::floats(&x, 63).is_err());
+    assert_eq!(call(GgmlType::F32, &[0; 512], two.columns()), "columns of results");
+    assert!(Layout::new(Level::SCALAR, Form::Floats, 0, 1).is_err());
     assert!(Layout::new(Level::SCALAR, Form::Superblocks, 64, 1).is_err());
     let layout = Layout::new(Level::SCALAR, Form::Scaled, 64, 1).unwrap();
     assert!(Columns::quantized(layout, &[0; 64], &[], &[]).is_err());

@@ -4,14 +4,13 @@ mod attend;
 pub(crate) mod cores;
 mod elementwise;
 mod experts;
+mod quantized;
 mod recurrence;
 pub(crate) mod threads;
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
-use gristmill_kernels::attention::Line;
 use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
 use gristmill_kernels::quant::dequantize_row;
 use gristmill_kernels::simd::Level;
@@ -22,6 +21,7 @@ use super::{
     Norm, Observer, Product, Recurrence, Scan, Slots, State, States, Turns, Wkv,
 };
 use crate::{Error, Result};
+use quantized::Quantized;
 use threads::Team;
 
 /// Values below which a step is not worth sharing.
@@ -42,32 +42,7 @@ impl Workspace {
         let slots: usize = self.slots.iter().map(floats).sum();
         let scratch =
             self.scratch.iter().map(|data| floats(&data.lock().unwrap_or_else(PoisonError::into_inner)));
-        let Quantized { codes, scales, sums, .. } = &self.quantized;
-        slots
-            + scratch.sum::<usize>()
-            + codes.capacity() * size_of::<Line>()
-            + floats(scales)
-            + sums.capacity() * size_of::<i32>()
-    }
-}
-
-/// The quantized form of the activations that were multiplied last.
-#[derive(Default)]
-struct Quantized {
-    /// Which activations, and in which form; products of one input by several matrices quantize it once.
-    of: Option<(Act, Form)>,
-    /// From the start of a cache line on, for the units that read whole lines of them.
-    codes: Vec<Line>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-}
-
-impl Quantized {
-    /// Makes sure that there is room for so many codes, scales and sums.
-    fn grow(&mut self, [codes, scales, sums]: [usize; 3], what: &'static str) -> Result<()> {
-        grow(&mut self.codes, codes.div_ceil(size_of::<Line>()), what)?;
-        grow(&mut self.scales, scales, what)?;
-        grow(&mut self.sums, sums, what)
+        slots + scratch.sum::<usize>() + self.quantized.bytes()
     }
 }
 
@@ -84,7 +59,7 @@ pub(crate) struct Cpu<'a> {
 
 impl<'a> Cpu<'a> {
     pub fn new(level: Level, engine: &'a Engine, team: &'a Team<'a>, work: &'a mut Workspace) -> Self {
-        work.quantized.of = None;
+        work.quantized.forget(|_| true);
         work.scratch.resize_with(team.count(), Mutex::default);
         Cpu { level, engine, team, work, used: 0, observer: None }
     }
@@ -141,9 +116,7 @@ impl<'a> Cpu<'a> {
 
     /// The numbers of a slot, to be put back: so that others can be read meanwhile.
     pub(super) fn take(&mut self, act: Act) -> Vec<f32> {
-        if self.work.quantized.of.is_some_and(|(of, _)| of.slot == act.slot) {
-            self.work.quantized.of = None;
-        }
+        self.work.quantized.forget(|slot| slot == act.slot);
         self.work.slots.get_mut(act.slot).map(std::mem::take).unwrap_or_default()
     }
 
@@ -202,68 +175,14 @@ impl<'a> Cpu<'a> {
         Ok(())
     }
 
-    /// Makes sure that `quantized` holds `x` in `form`.
-    fn quantize(&mut self, x: Act, form: Form) -> Result<()> {
-        if form == Form::Floats || self.work.quantized.of == Some((x, form)) {
-            return Ok(());
-        }
-        let (level, width) = (self.level, x.width.max(1));
-        let layout = Layout::new(level, form, width, x.rows)?;
-        let Workspace { slots, quantized, .. } = &mut *self.work;
-        let data = slots.get(x.slot).map(Vec::as_slice).unwrap_or_default();
-        if data.len() != x.rows * x.width {
-            return Err(internal("activations of no whole number of rows"));
-        }
-        quantized.of = None;
-        quantized.grow(layout.total_lens(), "activations")?;
-        let [codes, scales, sums] = layout.lens();
-        let columns: Vec<_> = data
-            .chunks(width * layout.together())
-            .zip(bytemuck::cast_slice_mut(&mut quantized.codes).chunks_exact_mut(codes))
-            .zip(quantized.scales.chunks_exact_mut(scales))
-            .zip(quantized.sums.chunks_exact_mut(sums))
-            .map(|(((x, codes), scales), sums)| Mutex::new((x, codes, scales, sums)))
-            .collect();
-        let job = |column: usize, _: usize| {
-            if let Some(column) = columns.get(column) {
-                let (x, codes, scales, sums) = &mut *column.lock().unwrap_or_else(PoisonError::into_inner);
-                // The lengths belong together: all were cut above.
-                let _ = quantize(level, layout, x, codes, scales, sums);
-            }
-        };
-        if data.len() < WORTH_SHARING {
-            (0..columns.len()).for_each(|column| job(column, 0));
-        } else {
-            self.team.run(columns.len(), &job);
-        }
-        drop(columns);
-        quantized.of = Some((x, form));
-        Ok(())
-    }
-
     /// Writes the products of `weights` with the rows of `x` into `out`, rows of weights shared among the threads.
     fn multiply(&mut self, weights: &Matrix, x: Act, out: &mut [f32]) -> Result<()> {
         let form =
             product::form(weights.ty).ok_or_else(|| internal("weights of a type that cannot be computed"))?;
-        self.quantize(x, form)?;
+        let place = self.quantize(x, form)?;
         self.make_scratch(scratch_len(x.rows))?;
-        let Workspace { slots, quantized, scratch, .. } = &*self.work;
-        let columns = match form {
-            Form::Floats => {
-                Columns::floats(slots.get(x.slot).map(Vec::as_slice).unwrap_or_default(), x.width)?
-            }
-            _ => {
-                let layout = Layout::new(self.level, form, x.width, x.rows)?;
-                let [codes, scales, sums] = layout.total_lens();
-                let all_codes = bytemuck::cast_slice(&quantized.codes);
-                match (all_codes.get(..codes), quantized.scales.get(..scales), quantized.sums.get(..sums)) {
-                    (Some(codes), Some(scales), Some(sums)) => {
-                        Columns::quantized(layout, codes, scales, sums)?
-                    }
-                    _ => return Err(internal("activations that were not quantized")),
-                }
-            }
-        };
+        let Workspace { quantized, scratch, .. } = &*self.work;
+        let columns = quantized.columns(place)?;
         let row_bytes = weights.ty.row_bytes(weights.len).unwrap_or(0);
         // Tasks of some rows each: enough of them to even out cores of different speed, none too small.
         let per_task =
@@ -553,9 +472,7 @@ impl Backend for Cpu<'_> {
 
     fn release(&mut self, mark: Mark) {
         // A slot that is used anew holds other numbers.
-        if self.work.quantized.of.is_some_and(|(of, _)| of.slot >= mark.0) {
-            self.work.quantized.of = None;
-        }
+        self.work.quantized.forget(|slot| slot >= mark.0);
         self.used = self.used.min(mark.0);
     }
 }
