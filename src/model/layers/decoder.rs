@@ -309,6 +309,9 @@ impl Network for Decoder {
             let (post, scale) = (block.mixer_post_norm.as_ref(), block.residual_scale);
             if !block.parallel {
                 join(pass, x, mixed, post, scale)?;
+                if !last {
+                    pass.backend.release(mark);
+                }
             }
             if let Some(feed_forward) = &block.feed_forward {
                 let input = match &block.feed_forward_norm {

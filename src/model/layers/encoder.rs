@@ -143,6 +143,9 @@ impl Network for Encoder {
             }
             pass.backend.add(x, mixed)?;
             pass.backend.norm_in_place(norm, x)?;
+            if !last {
+                pass.backend.release(mark);
+            }
             let fed = layer.feed_forward.forward(pass, x)?;
             pass.backend.add(x, fed)?;
             pass.backend.norm_in_place(&layer.feed_forward_norm, x)?;
