@@ -54,7 +54,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     }
     let mut acc = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
-    // Made once: clearing them takes as long as a superblock.
+    // Made once: clearing them takes more than half as long as a superblock.
     let mut dots = [[isa.zero_ints(); 8]; C];
     let mut mins = [[isa.zero_ints(); 8]; C];
     // Eight superblocks share the conversions and the sums across lanes.

@@ -90,7 +90,7 @@ impl Cpu<'_> {
             let layout = Layout::new(level, form, width, run.len())?;
             places.push(Place { layout, starts: ends });
             for (end, len) in ends.iter_mut().zip(layout.total_lens()) {
-                *end += len;
+                *end = end.saturating_add(len);
             }
         }
         let Workspace { slots, quantized, .. } = &mut *self.work;
