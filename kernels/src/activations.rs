@@ -83,7 +83,7 @@ pub(crate) const INTERLEAVED: usize = 4;
 /// 0, 2, 1, 3, with a scale for each 16 by eights, the even ones first. Of many columns, each four are interleaved: four codes
 /// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
 /// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros. Floats of many columns are
-/// dealt out to planes ([`crate::gemm_floats`]).
+/// dealt out to planes (`gemm_floats`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
