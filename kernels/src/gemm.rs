@@ -387,10 +387,11 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         for (x, dots) in x.iter().zip(dots) {
             let x = widen(isa, &x.codes.as_chunks::<8>().0[part]);
             for quad in 0..8 {
-                for pair in 0..2 {
-                    for c in 0..INTERLEAVED {
-                        dots[c] = isa.add_pairs(dots[c], &w[quad][pair], &x[quad][c][pair]);
-                    }
+                for c in 0..INTERLEAVED {
+                    // The two pairs to each other first: only one addition for each quad waits for `dots`.
+                    let first = isa.add_pairs(isa.splat_rows(0), &w[quad][0], &x[quad][c][0]);
+                    let both = isa.add_pairs(first, &w[quad][1], &x[quad][c][1]);
+                    dots[c] = isa.add_rows(dots[c], both);
                 }
             }
         }
