@@ -6,7 +6,7 @@
 
 use gristmill::ggml::{self, Threads, Weights};
 use gristmill_kernels::Output;
-use gristmill_kernels::activations::{Columns, Form, Layout, quantize};
+use gristmill_kernels::activations::{Columns, Layout, Room, quantize};
 use gristmill_kernels::product::{form, multiply, scratch_len};
 use gristmill_kernels::quant::{GgmlType, dequantize_row};
 use gristmill_kernels::simd::Level;
@@ -146,22 +146,14 @@ fn products_of_other_shapes_are_refused() {
 
 /// Our product of a case's weights and `x`.
 fn ours(level: Level, case: &Case, x: &[f32]) -> Vec<f32> {
-    let form = form(case.ty).unwrap();
-    let (mut codes, mut scales, mut sums) = (vec![], vec![], vec![]);
-    let columns = if form == Form::Floats {
-        Columns::floats(x, COLS)
-    } else {
-        let layout = Layout::new(level, form, COLS, x.len() / COLS).unwrap();
-        let [n_codes, n_scales, n_sums] = layout.lens();
-        for x in x.chunks(COLS * layout.together()) {
-            let (mut c, mut d, mut s) = (vec![0; n_codes], vec![0.0; n_scales], vec![0; n_sums]);
-            quantize(level, layout, x, &mut c, &mut d, &mut s).unwrap();
-            codes.extend(c);
-            scales.extend(d);
-            sums.extend(s);
-        }
-        Columns::quantized(layout, &codes, &scales, &sums)
-    };
+    let layout = Layout::new(level, form(case.ty).unwrap(), COLS, x.len() / COLS).unwrap();
+    let [n_codes, n_scales, n_sums] = layout.total_lens();
+    let (mut codes, mut scales, mut sums) = (vec![0; n_codes], vec![0.0; n_scales], vec![0; n_sums]);
+    let mut room = Room { codes: &mut codes, scales: &mut scales, sums: &mut sums };
+    for part in layout.parts(x, &mut room) {
+        quantize(level, layout, part).unwrap();
+    }
+    let columns = Columns::quantized(layout, &codes, &scales, &sums);
     let mut out = vec![f32::NAN; x.len() / COLS * ROWS];
     let mut scratch = vec![0.0; scratch_len(x.len() / COLS)];
     let output = Output::new(&mut out, ROWS).unwrap();
