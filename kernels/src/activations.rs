@@ -79,8 +79,9 @@ pub(crate) const INTERLEAVED: usize = 4;
 
 /// How columns of codes lie in memory.
 ///
-/// Few columns lie one behind the other, each 64 codes as decode takes them: with a scale for each 32 by sixteens in the order
-/// 0, 2, 1, 3, with a scale for each 16 by eights, the even ones first. Of many columns, each four are interleaved: four codes
+/// Few columns lie one behind the other, each with zeros behind it up to 256 codes and eight scales, which lie as decode takes them:
+/// with a scale for each 32, of eight parts the first sixteens of parts 0 and 4, their last, those of parts 1 and 5 and so on;
+/// with a scale for each 16, each 64 codes by eights, the even ones first. Of many columns, each four are interleaved: four codes
 /// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
 /// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros. Floats of many columns are
 /// dealt out to planes (`gemm_floats`).
@@ -128,7 +129,10 @@ impl Layout {
             let padded = if self.together == 1 { self.len } else { self.len.next_multiple_of(32) };
             return [0, self.together * padded, 0];
         }
-        let len = self.together() * self.len;
+        if self.together == 1 {
+            return [padded(self.len), 8 * eights(self.form, self.len), self.form.sums_len(padded(self.len))];
+        }
+        let len = self.together * self.len;
         [len, len / self.form.block_len(), self.form.sums_len(len)]
     }
 
@@ -184,6 +188,16 @@ pub struct Part<'a> {
     /// One behind the other.
     x: &'a [f32],
     room: Room<'a>,
+}
+
+/// Codes of one of few columns of `len` activations, with the zeros behind it: decode takes 256 at a time.
+const fn padded(len: usize) -> usize {
+    len.next_multiple_of(256)
+}
+
+/// Scales of such a column, eight at a time.
+const fn eights(form: Form, len: usize) -> usize {
+    (padded(len) / form.block_len()).div_ceil(8)
 }
 
 /// How many of `count` columns lie together on `level`. No matrix unit takes 16 weights at a time.
@@ -311,21 +325,22 @@ impl<'a> Columns<'a> {
     /// The codes of column `c`, by 32, in the order of few columns ([`Layout`]).
     #[inline(always)]
     pub(crate) fn codes(&self, c: usize) -> &'a [[i8; 32]] {
-        self.codes[c * self.len..][..self.len].as_chunks().0
+        let len = padded(self.len);
+        self.codes[c * len..][..len].as_chunks().0
     }
 
-    /// The scales of column `c`, one for each block of the form; for few columns.
+    /// The scales of column `c`, one for each block of the form, zeros behind them; for few columns.
     #[inline(always)]
-    pub(crate) fn scales(&self, c: usize) -> &'a [f32] {
-        let blocks = self.len / self.form.block_len();
-        &self.scales[c * blocks..][..blocks]
+    pub(crate) fn scales(&self, c: usize) -> &'a [[f32; 8]] {
+        let eights = eights(self.form, self.len);
+        &self.scales.as_chunks().0[c * eights..][..eights]
     }
 
-    /// The sums of the codes of column `c`, one for each block of 16 or 32; for few columns.
+    /// The sums of the codes of column `c`, one for each block of 16 or 32, zeros behind them; for few columns.
     #[inline(always)]
-    pub(crate) fn sums(&self, c: usize) -> &'a [i32] {
-        let blocks = self.len / self.form.block_len();
-        &self.sums[c * blocks..][..blocks]
+    pub(crate) fn sums(&self, c: usize) -> &'a [[i32; 8]] {
+        let eights = eights(self.form, self.len);
+        &self.sums.as_chunks().0[c * eights..][..eights]
     }
 
     /// The sums of the codes of column `c`, for each superblock; for few columns.
@@ -366,11 +381,11 @@ pub fn quantize(level: Level, layout: Layout, part: Part<'_>) -> Result<(), Mism
         return Err(Mismatch { what: "activations of whole columns", expected: layout.len, found: x.len() });
     }
     layout.check(columns, [codes.len(), scales.len(), sums.len()])?;
-    if columns < layout.together() {
-        codes.fill(0);
-        scales.fill(0.0);
-        sums.fill(0);
-    }
+    // What is missing stays zero: whole columns, or the end of one.
+    let from = if columns < layout.together { 0 } else { layout.together * (layout.len / 256 * 256) };
+    codes.iter_mut().skip(from).for_each(|code| *code = 0);
+    scales.iter_mut().skip(from / layout.form.block_len()).for_each(|scale| *scale = 0.0);
+    sums.iter_mut().skip(layout.form.sums_len(from)).for_each(|sum| *sum = 0);
     level.run(Quantize { layout, x, codes, scales, sums });
     Ok(())
 }
@@ -417,10 +432,10 @@ impl Task for Quantize<'_> {
                     let as_bytes = isa.to_codes(rounded);
                     isa.store_signed_bytes(as_bytes, &mut codes);
                     let at = i * block + 32 * part;
-                    if together == 1 && form == Form::Scaled && at / 64 < len / 64 {
-                        let sixteens = self.codes[at / 64 * 64..][..64].as_chunks_mut::<16>().0;
-                        let [first, last] = bytemuck::cast(codes);
-                        (sixteens[i % 2], sixteens[2 + i % 2]) = (first, last);
+                    if together == 1 && form == Form::Scaled {
+                        let sixteens = self.codes[at / 256 * 256..][..256].as_chunks_mut::<16>().0;
+                        let place = i % 4 * 4 + i / 4 % 2;
+                        [sixteens[place], sixteens[place + 2]] = bytemuck::cast(codes);
                     } else if together == 1 && form == Form::Sixteens {
                         let eights = self.codes[at / 64 * 64..][..64].as_chunks_mut::<8>().0;
                         for (j, codes) in codes.as_chunks().0.iter().enumerate() {
@@ -473,8 +488,8 @@ fn centres<I: Isa>(isa: I, codes: I::Bytes) -> [[i16; 2]; 2] {
     let second = isa.add_dot_shorts(isa.zero_ints(), pairs, isa.splat_pair([0, -CENTRE]));
     let mut sums = [0.0; 8];
     isa.store(isa.to_floats(isa.sum_halves(&[first, second, first, second])), &mut sums);
-    let [a, b, c, d, ..] = sums.map(|sum| sum as i16);
-    [[a, c], [b, d]]
+    let [a, b, _, _, c, d, ..] = sums.map(|sum| sum as i16);
+    [[a, b], [c, d]]
 }
 
 /// The scale of activations that share it, and what they are multiplied with to be codes.

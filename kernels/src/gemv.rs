@@ -19,7 +19,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
 use crate::activations::Columns;
-use crate::quant::{Block, Codes, Scaled, Superblock, eight};
+use crate::quant::{Block, Codes, Scale, Scaled, Superblock, eight};
 use crate::simd::{Isa, filled, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
@@ -31,10 +31,31 @@ const TURN: usize = 256;
 /// The most rows that are read by turns.
 pub(crate) const TOGETHER: usize = 4;
 
+/// The most columns that rows are multiplied with at a time.
+const COLUMNS: usize = 4;
+
 /// Bytes that a row of weights is asked for ahead of its use, where so many are read by turns: half as far where there are
 /// several, so that what was fetched does not wait so long.
 pub(crate) const fn ahead(rows: usize) -> usize {
     if rows > 1 { 2048 } else { 4096 }
+}
+
+/// Sums that are still in lanes, for eight of them share the way through the lanes. Made once for many rows: clearing them takes
+/// as long as some superblocks.
+pub(crate) struct Lanes<I: Isa> {
+    /// Of superblocks of each row and column.
+    dots: [[[I::Ints; 8]; COLUMNS]; TOGETHER],
+    mins: [[[I::Ints; 8]; COLUMNS]; TOGETHER],
+    /// Of spans of scaled blocks, of each column.
+    spans: [[I::Floats; 8]; COLUMNS],
+}
+
+impl<I: Isa> Lanes<I> {
+    #[inline(always)]
+    pub fn new(isa: I) -> Self {
+        let ints = [[[isa.zero_ints(); 8]; COLUMNS]; TOGETHER];
+        Lanes { dots: ints, mins: ints, spans: [[isa.splat(0.0); 8]; COLUMNS] }
+    }
 }
 
 /// Rows of superblocks times `C` columns from column `first` on.
@@ -44,6 +65,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
+    Lanes { dots, mins, .. }: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
     // Not `from_fn`, which is not always part of the loop.
     let (mut codes, mut sums, mut scales) = ([&[][..]; C], [&[][..]; C], [&[][..]; C]);
@@ -54,27 +76,20 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     }
     let mut acc = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
-    // Made once: clearing them takes more than half as long as a superblock.
-    let mut dots = [[isa.zero_ints(); 8]; C];
-    let mut mins = [[isa.zero_ints(); 8]; C];
     // Eight superblocks share the conversions and the sums across lanes.
     for start in (0..len).step_by(8) {
         let count = (len - start).min(8);
+        let (mut codes, mut sums) = (codes, sums);
+        for c in 0..C {
+            (codes[c], sums[c]) = (&codes[c][start..][..count], &sums[c][start..][..count]);
+        }
         for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            let last: [B; 8];
-            let blocks = match row[start..].first_chunk() {
-                Some(blocks) => blocks,
-                None => {
-                    last = filled(&row[start..], B::zeroed());
-                    &last
-                }
-            };
             for i in count..8 {
                 for c in 0..C {
-                    (dots[c][i], mins[c][i]) = (isa.zero_ints(), isa.zero_ints());
+                    (dots[r][c][i], mins[r][c][i]) = (isa.zero_ints(), isa.zero_ints());
                 }
             }
-            for (i, block) in blocks.iter().enumerate().take(count) {
+            for (i, block) in row[start..][..count].iter().enumerate() {
                 prefetch(isa, block, size_of::<B>(), rows.len());
                 let prepared = block.prepare(isa);
                 let [scales, of_sums] = block.load_groups(isa);
@@ -86,7 +101,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
                     let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
                     for c in 0..C {
-                        let x = &codes[c][start + i];
+                        let x = &codes[c][i];
                         let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
                         if !B::SCALES {
                             two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
@@ -105,33 +120,33 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     }
                 });
                 for c in 0..C {
-                    let of_16 = isa.shorts(&sums[c][start + i].of_16);
+                    let of_16 = isa.shorts(&sums[c][i].of_16);
                     let mut dot = isa.add_ints(two[c][0], two[c][1]);
                     let of_sums = isa.add_dot_shorts(isa.zero_ints(), of_16, of_sums);
                     if B::MINS {
-                        mins[c][i] = of_sums;
+                        mins[r][c][i] = of_sums;
                     } else if B::OFFSET != 0 && !B::SIGNS {
                         dot = isa.sub_ints(dot, times_offset(isa, of_sums, i32::from(B::OFFSET)));
                     }
-                    dots[c][i] = dot;
+                    dots[r][c][i] = dot;
                 }
             }
-            let mut row_scales = eight(isa, |i| blocks[i].scale());
+        }
+        // All rows at once: the way of one's sums through the lanes takes long, and the others' have it beside it.
+        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
+            let blocks = &row[start..][..count];
+            let mut row_scales = eight_of(isa, blocks, B::scale);
             if B::UNIT != 1.0 {
                 row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
             }
             for c in 0..C {
-                let column = match scales[c][start..].first_chunk() {
-                    Some(eight) => isa.floats(eight),
-                    None => isa.floats(&filled(&scales[c][start..], 0.0)),
-                };
-                let dots = isa.to_floats(isa.sum_each(&dots[c]));
+                let column = isa.floats(&scales[c][start / 8]);
+                let dots = isa.to_floats(isa.sum_each(&dots[r][c]));
                 let scale = isa.mul(row_scales, column);
                 let values = if B::MINS {
-                    let min_scales = isa.mul(eight(isa, |i| blocks[i].min_scale()), column);
-                    let mins =
-                        isa.mul(isa.to_floats(isa.sum_each(&mins[c])), isa.mul(min_scales, isa.splat(-1.0)));
-                    isa.fma(dots, scale, mins)
+                    let mins = isa.to_floats(isa.sum_each(&mins[r][c]));
+                    let min_scales = isa.mul(eight_of(isa, blocks, B::min_scale), column);
+                    isa.fma(dots, scale, isa.mul(mins, isa.mul(min_scales, isa.splat(-1.0))))
                 } else {
                     isa.mul(dots, scale)
                 };
@@ -146,6 +161,15 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     acc
 }
 
+/// A scale of each of eight blocks; of those that are missing, of a block of zeros.
+#[inline(always)]
+fn eight_of<I: Isa, B: Block>(isa: I, blocks: &[B], scale: impl Fn(&B) -> Scale) -> I::Floats {
+    match blocks.first_chunk::<8>() {
+        Some(blocks) => eight(isa, |i| scale(&blocks[i])),
+        None => eight(isa, |i| scale(blocks.get(i).unwrap_or(&B::zeroed()))),
+    }
+}
+
 /// Rows of scaled blocks times `C` columns from column `first` on.
 #[inline(always)]
 pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
@@ -153,47 +177,77 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
+    Lanes { spans, .. }: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
     let mut total = [[0.0; C]; TOGETHER];
+    // How many sums of spans wait: one's way through the lanes takes as long as hundreds of weights.
+    let mut waiting = 0;
     let len = rows.first().map_or(0, |row| row.len());
     let mut columns = [Coded::default(); C];
     for c in 0..C {
-        columns[c] = Coded::new(x.codes(first + c), x.scales(first + c), x.sums(first + c));
+        let codes = x.codes(first + c).as_chunks().0;
+        columns[c] = Coded { codes, scales: x.scales(first + c), sums: x.sums(first + c) };
     }
     for start in (0..len).step_by(SPAN / B::LEN) {
         let end = len.min(start + SPAN / B::LEN);
-        let (before, eights) = (start * B::PARTS / 8, (end - start) * B::PARTS / 8);
-        let mut span = columns;
-        for column in &mut span {
-            *column = column.part::<B>(before, eights);
-        }
-        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            let (whole, left) = row[start..end].split_at(eights * 8 / B::PARTS);
+        for row in rows.iter().take(TOGETHER) {
             let mut acc = [isa.splat(0.0); C];
-            for at in 0..eights {
-                let blocks = &whole[at * 8 / B::PARTS..][..8 / B::PARTS];
+            let mut at = start * B::PARTS / 8;
+            let mut eights = row[start..end].chunks_exact(8 / B::PARTS);
+            let left = eights.remainder();
+            while let Some(blocks) = eights.next() {
                 prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                add_eight(isa, blocks, &span, at, &mut acc);
+                let dots = eight_dots(isa, blocks, &columns, at);
+                // One column takes two in turn: while the sums of one wait for each other, the other multiplies.
+                let next = if C == 1 { eights.next() } else { None };
+                if let Some(next) = next {
+                    prefetch(isa, &next[0], size_of_val(next), rows.len());
+                    let next_dots = eight_dots(isa, next, &columns, at + 1);
+                    add_dots(isa, blocks, dots, &columns, at, &mut acc);
+                    add_dots(isa, next, next_dots, &columns, at + 1, &mut acc);
+                    at += 2;
+                } else {
+                    add_dots(isa, blocks, dots, &columns, at, &mut acc);
+                    at += 1;
+                }
             }
             if !left.is_empty() {
-                // Eight parts again, with zeros behind the end: they change no sum.
                 let blocks: [B; 8] = filled(left, B::zeroed());
-                let mut padded = [Padded::default(); C];
-                for c in 0..C {
-                    padded[c].fill::<B>(x, first + c, 8 * (before + eights));
-                }
-                let mut ends = [Coded::default(); C];
-                for (end, padded) in ends.iter_mut().zip(&padded) {
-                    *end = Coded::new(&padded.codes, &padded.scales, &padded.sums);
-                }
-                add_eight(isa, &blocks[..8 / B::PARTS], &ends, 0, &mut acc);
+                let blocks = &blocks[..8 / B::PARTS];
+                let dots = eight_dots(isa, blocks, &columns, at);
+                add_dots(isa, blocks, dots, &columns, at, &mut acc);
             }
             for c in 0..C {
-                total[r][c] += isa.sum(acc[c]);
+                spans[c][waiting % 8] = acc[c];
             }
+            waiting += 1;
+        }
+        if waiting + rows.len() > 8 || end == len {
+            add_spans(isa, spans, waiting, rows.len(), &mut total);
+            waiting = 0;
         }
     }
     total
+}
+
+/// Adds the first `count` sums of spans of each column to those of `rows` rows by turns.
+#[inline(always)]
+fn add_spans<I: Isa, const C: usize>(
+    isa: I,
+    spans: &[[I::Floats; 8]; COLUMNS],
+    count: usize,
+    rows: usize,
+    total: &mut [[f32; C]; TOGETHER],
+) {
+    for c in 0..C {
+        let mut sums = [0.0; 8];
+        isa.store(isa.sum_each_floats(&spans[c]), &mut sums);
+        for sums in sums[..count].chunks(rows) {
+            for (total, sum) in total.iter_mut().zip(sums) {
+                total[c] += sum;
+            }
+        }
+    }
 }
 
 /// A column for scaled blocks, by eights of parts of 32: their codes, and, eight at a time, a scale and a sum for each group.
@@ -204,58 +258,14 @@ struct Coded<'a> {
     sums: &'a [[i32; 8]],
 }
 
-impl<'a> Coded<'a> {
-    #[inline(always)]
-    fn new(codes: &'a [[i8; 32]], scales: &'a [f32], sums: &'a [i32]) -> Self {
-        Coded { codes: codes.as_chunks().0, scales: scales.as_chunks().0, sums: sums.as_chunks().0 }
-    }
-
-    /// `count` eights from eight `first` on.
-    #[inline(always)]
-    fn part<B: Scaled>(self, first: usize, count: usize) -> Self {
-        let turns = 32 / B::GROUP;
-        Coded {
-            codes: &self.codes[first..][..count],
-            scales: &self.scales[turns * first..][..turns * count],
-            sums: &self.sums[turns * first..][..turns * count],
-        }
-    }
-}
-
-/// The end of such a column, with zeros behind it.
-#[derive(Clone, Copy, Default)]
-struct Padded {
-    codes: [[i8; 32]; 8],
-    scales: [f32; 16],
-    sums: [i32; 16],
-}
-
-impl Padded {
-    /// Takes the parts of a column from part `part` on: fewer than eight.
-    fn fill<B: Scaled>(&mut self, x: Columns<'_>, column: usize, part: usize) {
-        let group = part * 32 / B::GROUP;
-        self.codes = filled(&x.codes(column)[part..], [0; 32]);
-        self.scales = filled(&x.scales(column)[group..], 0.0);
-        self.sums = filled(&x.sums(column)[group..], 0);
-        let parts = x.codes(column).len() - part;
-        if parts % 2 == 1 {
-            // It lies in its order; with another beside it its sixteens would be apart.
-            let [first, last] = bytemuck::cast::<_, [[i8; 16]; 2]>(self.codes[parts - 1]);
-            self.codes[parts - 1] = bytemuck::cast([first, [0; 16]]);
-            self.codes[parts] = bytemuck::cast([last, [0; 16]]);
-        }
-    }
-}
-
-/// Adds the products of eight parts, those that are the `at`-th eight of the columns, to the eight accumulators of each column.
+/// The products of the codes of eight parts, those that are the `at`-th eight of the columns.
 #[inline(always)]
-fn add_eight<I: Isa, B: Scaled, const C: usize>(
+fn eight_dots<I: Isa, B: Scaled, const C: usize>(
     isa: I,
     blocks: &[B],
     x: &[Coded<'_>; C],
     at: usize,
-    acc: &mut [I::Floats; C],
-) {
+) -> [[I::Ints; 4]; C] {
     let mut dots = [[isa.zero_ints(); 4]; C];
     for pair in 0..4 {
         let w = two_parts(isa, blocks, pair);
@@ -264,6 +274,19 @@ fn add_eight<I: Isa, B: Scaled, const C: usize>(
             dots[c][pair] = dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
         }
     }
+    dots
+}
+
+/// Adds them to the eight accumulators of each column.
+#[inline(always)]
+fn add_dots<I: Isa, B: Scaled, const C: usize>(
+    isa: I,
+    blocks: &[B],
+    dots: [[I::Ints; 4]; C],
+    x: &[Coded<'_>; C],
+    at: usize,
+    acc: &mut [I::Floats; C],
+) {
     // Eight groups at a time.
     for turn in 0..32 / B::GROUP {
         let of_column = 32 / B::GROUP * at + turn;
@@ -295,6 +318,7 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     rows: &[&[B]],
     x: Columns<'_>,
     first: usize,
+    _: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
     let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
     let mut total = [[0.0; C]; TOGETHER];
@@ -367,10 +391,11 @@ fn add_32<I: Isa>(isa: I, to: [I::Floats; 4], w: &[f32; 32], x: &[f32; 32]) -> [
     to
 }
 
-/// The codes of parts `2 pair` and `2 pair + 1` of `blocks`, by sixteens.
+/// The codes of two of eight parts of `blocks`, by sixteens: `pair` and the fourth behind it, whose sums then come out in their
+/// order; where groups are of 16, neighbours.
 #[inline(always)]
 fn two_parts<I: Isa, B: Scaled>(isa: I, blocks: &[B], pair: usize) -> [I::Bytes; 2] {
-    let (a, b) = (2 * pair, 2 * pair + 1);
+    let (a, b) = if B::GROUP == 16 { (2 * pair, 2 * pair + 1) } else { (pair, pair + 4) };
     B::load_two(isa, (&blocks[a / B::PARTS], a % B::PARTS), (&blocks[b / B::PARTS], b % B::PARTS))
 }
 

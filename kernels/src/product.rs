@@ -4,7 +4,7 @@
 use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS};
 use crate::dispatch::Task;
 use crate::gemm::{Place, Results};
-use crate::gemv::{SPAN, TOGETHER};
+use crate::gemv::{Lanes, SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
@@ -217,8 +217,9 @@ macro_rules! rows_task {
                 (i, apart): (usize, usize),
                 rows: &[&[B]],
                 first: usize,
+                lanes: &mut Lanes<I>,
             ) -> usize {
-                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, self.x, first);
+                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, self.x, first, lanes);
                 for (r, sums) in sums.into_iter().enumerate().take(rows.len()) {
                     for (c, sum) in sums.into_iter().enumerate() {
                         self.out.column(first + c)[i + r * apart] = sum;
@@ -235,6 +236,7 @@ macro_rules! rows_task {
             fn run<I: Isa>(mut self, isa: I) {
                 let (count, rows, row_blocks) = (self.x.count(), self.rows, self.row_blocks);
                 let row = |i: usize| &rows[i * row_blocks..][..row_blocks];
+                let lanes = &mut Lanes::new(isa);
                 for (i, apart, together) in turns(rows.len() / row_blocks, self.streams) {
                     // Not `from_fn`, which is not always part of the loop.
                     let mut by_turns = [row(i); TOGETHER];
@@ -245,9 +247,9 @@ macro_rules! rows_task {
                     let mut first = 0;
                     while first < count {
                         first += match count - first {
-                            4.. => self.columns::<I, 4>(isa, (i, apart), rows, first),
-                            2.. => self.columns::<I, 2>(isa, (i, apart), rows, first),
-                            _ => self.columns::<I, 1>(isa, (i, apart), rows, first),
+                            4.. => self.columns::<I, 4>(isa, (i, apart), rows, first, lanes),
+                            2.. => self.columns::<I, 2>(isa, (i, apart), rows, first, lanes),
+                            _ => self.columns::<I, 1>(isa, (i, apart), rows, first, lanes),
                         };
                     }
                 }

@@ -77,15 +77,18 @@ impl Activations {
             Form::Floats => self.floats.clone(),
             form => {
                 let scale = |i: usize| self.scales[i / form.block_len()];
-                // Sixty-four codes lie by sixteens in the order 0, 2, 1, 3 where a scale serves 32, by eights with the even ones
-                // first where it serves 16.
-                let place = |i: usize| match (form, i / 16 % 4) {
-                    (Form::Scaled, 1) if i / 64 < self.len / 64 => i + 16,
-                    (Form::Scaled, 2) if i / 64 < self.len / 64 => i - 16,
-                    (Form::Sixteens, _) => i / 64 * 64 + i / 16 % 4 * 8 + i / 8 % 2 * 32 + i % 8,
+                // Where a scale serves 32, the sixteens of parts 0 and 4, 1 and 5 and so on lie together; where it serves 16,
+                // eights with the even ones first.
+                let place = |i: usize| match form {
+                    Form::Scaled => {
+                        i / 256 * 256 + i / 32 % 4 * 64 + i / 16 % 2 * 32 + i / 128 % 2 * 16 + i % 16
+                    }
+                    Form::Sixteens => i / 64 * 64 + i / 16 % 4 * 8 + i / 8 % 2 * 32 + i % 8,
                     _ => i,
                 };
-                (0..self.codes.len()).map(|i| f32::from(self.codes[place(i)]) * scale(i)).collect()
+                let starts = (0..self.codes.len()).step_by(self.len.next_multiple_of(256));
+                let columns = starts.flat_map(|start| start..start + self.len);
+                columns.map(|i| f32::from(self.codes[place(i)]) * scale(i)).collect()
             }
         }
     }

@@ -257,15 +257,14 @@ macro_rules! avx2_words {
                     _mm256_permute2x128_si256::<0x31>(low, high),
                 )
             }
-            fn sum_halves(a: &[__m256i; 4]) -> __m256i {
-                let low = _mm256_hadd_epi32(a[0], a[1]);
-                let high = _mm256_hadd_epi32(a[2], a[3]);
-                // Lanes: lower halves of 0 to 3, upper halves of 0 to 3.
-                let dealt = _mm256_hadd_epi32(low, high);
-                _mm256_permutevar8x32_epi32(dealt, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
-            }
+            fn sum_halves(a: &[__m256i; 4]) -> __m256i { sum_four(a[0], a[1], a[2], a[3]) }
             fn sum_pairs(a: __m256i, b: __m256i) -> __m256i {
-                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b))
+                let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+                let [even, odd] = [
+                    _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(a, b)),
+                    _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)),
+                ];
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_add_epi32(even, odd))
             }
             fn to_floats(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
 
@@ -331,8 +330,8 @@ macro_rules! avx2_words {
                 )
             }
             fn sum_fours(a: __m256) -> [f32; 2] {
-                let pairs = _mm256_hadd_ps(a, a);
-                let fours = _mm256_hadd_ps(pairs, pairs);
+                let pairs = _mm256_add_ps(a, _mm256_movehdup_ps(a));
+                let fours = _mm256_add_ps(pairs, _mm256_permute_ps::<2>(pairs));
                 [_mm256_cvtss_f32(fours), _mm_cvtss_f32(_mm256_extractf128_ps::<1>(fours))]
             }
             fn to_codes(a: [__m256; 4]) -> __m256i {

@@ -175,7 +175,7 @@ pub trait Isa: Copy {
     fn shl_ints<const SHIFT: i32>(self, a: Self::Ints) -> Self::Ints;
     /// Lane `i` is the sum of the lanes of `a[i]`, wrapping.
     fn sum_each(self, a: &[Self::Ints; 8]) -> Self::Ints;
-    /// Lane `2 i` is the sum of the lower four lanes of `a[i]`, lane `2 i + 1` that of the upper four, wrapping.
+    /// Lane `i` is the sum of the lower four lanes of `a[i]`, lane `4 + i` that of the upper four, wrapping.
     fn sum_halves(self, a: &[Self::Ints; 4]) -> Self::Ints;
     /// The sums of neighbours, of `a` and then of `b`, wrapping.
     fn sum_pairs(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;

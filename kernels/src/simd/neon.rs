@@ -310,11 +310,8 @@ macro_rules! neon_words {
                 [vpaddq_s32(two[0], two[1]), vpaddq_s32(two[2], two[3])]
             }
             fn sum_halves(a: &[Ints; 4]) -> Ints {
-                let mut twos = [vdupq_n_s32(0); 4];
-                for i in 0..4 {
-                    twos[i] = vpaddq_s32(a[i][0], a[i][1]);
-                }
-                [vpaddq_s32(twos[0], twos[1]), vpaddq_s32(twos[2], twos[3])]
+                let &[a, b, c, d] = a;
+                both!(|a, b, c, d| vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)))
             }
             fn sum_pairs(a: Ints, b: Ints) -> Ints { [vpaddq_s32(a[0], a[1]), vpaddq_s32(b[0], b[1])] }
             fn to_floats(a: Ints) -> Floats { both!(|a| vcvtq_f32_s32(a)) }

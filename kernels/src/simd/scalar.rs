@@ -243,7 +243,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn sum_halves(self, a: &[[i32; 8]; 4]) -> [i32; 8] {
-        lanes(|i| a[i / 2][4 * (i % 2)..][..4].iter().fold(0_i32, |sum, &lane| sum.wrapping_add(lane)))
+        lanes(|i| a[i % 4][i / 4 * 4..][..4].iter().fold(0_i32, |sum, &lane| sum.wrapping_add(lane)))
     }
     #[inline(always)]
     fn sum_pairs(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
