@@ -173,19 +173,20 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         values: &mut Values<I::RowFloats>,
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
+        let mut wide = if STEPS == 0 { Some(Ahead::new(isa, x)) } else { None };
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
-            let dots = match kind.group {
-                _ if STEPS == 0 => {
+            let dots = match (kind.group, &mut wide) {
+                (_, Some(wide)) => {
                     let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
                     for part in 8 * block..8 * (block + 1) {
-                        self.wide_products(isa, x, part, &mut dots);
+                        self.wide_products(isa, wide.part(isa, part), part, &mut dots);
                     }
                     dots
                 }
-                16 if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
-                16 if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
+                (16, _) if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
+                (16, _) if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
                 // Eight steps are a group of 32.
-                16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
+                (16, _) if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
                 _ => self.dots::<I, F, 8>(isa, x, block),
             };
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
@@ -322,6 +323,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let codes: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<QUADS>().0[..count]);
         let scales: [_; F] = core::array::from_fn(|f| &x[f].scales[..count]);
         let sums_of_x: [_; F] = core::array::from_fn(|f| &x[f].sums()[..count]);
+        let mut wide = if STEPS == 0 { Some(Ahead::new(isa, x)) } else { None };
         for part in 0..count {
             // Nothing that may fail stands between the products and their use: the compiler would move the use, and
             // load all that it needs long before.
@@ -329,8 +331,8 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             let dx: [_; F] = core::array::from_fn(|f| &scales[f][part]);
             let sums: [_; F] = core::array::from_fn(|f| &sums_of_x[f][part]);
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
-            if STEPS == 0 {
-                self.wide_products(isa, x, part, &mut dots);
+            if let Some(wide) = &mut wide {
+                self.wide_products(isa, wide.part(isa, part), part, &mut dots);
             } else {
                 for chunk in 0..QUADS / STEPS {
                     let x: [_; F] = core::array::from_fn(|f| &codes[f][part].as_chunks::<STEPS>().0[chunk]);
@@ -378,14 +380,13 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
     fn wide_products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &[Four<'_>; F],
+        x: &[Wide; F],
         part: usize,
         dots: &mut Tile<I::RowInts, F>,
     ) {
         let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
         let w = &codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
         for (x, dots) in x.iter().zip(dots) {
-            let x = widen(isa, &x.codes.as_chunks::<8>().0[part]);
             for quad in 0..8 {
                 for c in 0..INTERLEAVED {
                     // The two pairs to each other first: only one addition for each quad waits for `dots`.
@@ -469,15 +470,43 @@ pub(crate) fn sum_of_superblocks<I: Isa>(isa: I, [a, b, c, d]: [I::RowFloats; SP
     isa.add_row_floats(isa.add_row_floats(a, b), isa.add_row_floats(c, d))
 }
 
-/// 32 codes of four columns in 16 bits: few enough to stay in the first-level cache beside the weights.
-#[inline(always)]
-fn widen<I: Isa>(isa: I, codes: &[[[i8; 4]; INTERLEAVED]; 8]) -> [[[[i16; 2]; 2]; INTERLEAVED]; 8] {
-    let codes: &[[i8; 32]; 4] = bytemuck::cast_ref(codes);
-    let mut wide = [[[0; 32]; 2]; 4];
-    for (codes, wide) in codes.iter().zip(&mut wide) {
-        let [low, high] = isa.sixteens(isa.signed_bytes(codes));
-        isa.store_bytes(low, &mut wide[0]);
-        isa.store_bytes(high, &mut wide[1]);
+/// 32 codes of four columns in 16 bits: two pairs of each column for each four.
+type Wide = [[[[i16; 2]; 2]; INTERLEAVED]; 8];
+
+/// The codes of a span's parts in 16 bits: few enough to stay in the first-level cache beside the weights, and a part ahead of
+/// the products, which would wait for what was stored right before them.
+struct Ahead<'a, const F: usize> {
+    x: &'a [Four<'a>; F],
+    parts: [[Wide; F]; 2],
+}
+
+impl<'a, const F: usize> Ahead<'a, F> {
+    #[inline(always)]
+    fn new<I: Isa>(isa: I, x: &'a [Four<'a>; F]) -> Self {
+        let mut ahead = Ahead { x, parts: [[[[[[0; 2]; 2]; INTERLEAVED]; 8]; F]; 2] };
+        ahead.widen(isa, 0);
+        ahead
     }
-    bytemuck::cast(wide)
+
+    /// Part `part`; parts are asked for in their order.
+    #[inline(always)]
+    fn part<I: Isa>(&mut self, isa: I, part: usize) -> &[Wide; F] {
+        self.widen(isa, part + 1);
+        &self.parts[part % 2]
+    }
+
+    /// Widens part `part`, if there is one.
+    #[inline(always)]
+    fn widen<I: Isa>(&mut self, isa: I, part: usize) {
+        for (x, wide) in self.x.iter().zip(&mut self.parts[part % 2]) {
+            let Some(codes) = x.codes.as_chunks::<8>().0.get(part) else { return };
+            let codes: &[[i8; 32]; 4] = bytemuck::cast_ref(codes);
+            let wide: &mut [[[u8; 32]; 2]; 4] = bytemuck::cast_mut(wide);
+            for (codes, wide) in codes.iter().zip(wide) {
+                let [low, high] = isa.sixteens(isa.signed_bytes(codes));
+                isa.store_bytes(low, &mut wide[0]);
+                isa.store_bytes(high, &mut wide[1]);
+            }
+        }
+    }
 }
