@@ -175,18 +175,19 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let Panel { kind, len, .. } = *self.panel;
         let mut wide = if STEPS == 0 { Some(Ahead::new(isa, x)) } else { None };
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
-            let dots = match (kind.group, &mut wide) {
-                (_, Some(wide)) => {
+            let dots = match kind.group {
+                // A constant decides: where the compiler had to see it from `wide`, Q4_K's loops took half as long again.
+                _ if STEPS == 0 => {
                     let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
                     for part in 8 * block..8 * (block + 1) {
-                        self.wide_products(isa, wide.part(isa, part), part, &mut dots);
+                        self.wide_products(isa, &mut wide, part, &mut dots);
                     }
                     dots
                 }
-                (16, _) if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
-                (16, _) if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
+                16 if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
+                16 if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
                 // Eight steps are a group of 32.
-                (16, _) if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
+                16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
                 _ => self.dots::<I, F, 8>(isa, x, block),
             };
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
@@ -331,8 +332,8 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             let dx: [_; F] = core::array::from_fn(|f| &scales[f][part]);
             let sums: [_; F] = core::array::from_fn(|f| &sums_of_x[f][part]);
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
-            if let Some(wide) = &mut wide {
-                self.wide_products(isa, wide.part(isa, part), part, &mut dots);
+            if STEPS == 0 {
+                self.wide_products(isa, &mut wide, part, &mut dots);
             } else {
                 for chunk in 0..QUADS / STEPS {
                     let x: [_; F] = core::array::from_fn(|f| &codes[f][part].as_chunks::<STEPS>().0[chunk]);
@@ -380,10 +381,12 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
     fn wide_products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &[Wide; F],
+        x: &mut Option<Ahead<'_, F>>,
         part: usize,
         dots: &mut Tile<I::RowInts, F>,
     ) {
+        let Some(x) = x else { return };
+        let x = x.part(isa, part);
         let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
         let w = &codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
         for (x, dots) in x.iter().zip(dots) {
