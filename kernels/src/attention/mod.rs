@@ -171,54 +171,41 @@ pub fn attend(
     let (value_room, scratch) = scratch.split_at_mut(BLOCK * columns(head.value_dim));
     let (weights, packed) = scratch.split_at_mut(2 * TILE * BLOCK);
     let (weights, scaled) = weights.as_chunks_mut::<BLOCK>().0.split_at_mut(TILE);
-    pack(head, tokens, packed);
+    level.run(Pack { head, tokens, packed: &mut *packed });
     let few = count <= FEW;
+    let width = columns(head.value_dim);
 
     for (number, block) in blocks.iter().enumerate() {
         let start = (first + number) * BLOCK;
-        let seen = |token: usize| {
-            let Range { start: from, end } = visible[token];
-            Range {
-                start: from.clamp(start, start + BLOCK) - start,
-                end: end.clamp(start, start + BLOCK) - start,
-            }
-        };
-        if (0..tokens.len()).all(|token| seen(token).is_empty()) {
+        let positions = start..start + BLOCK;
+        if visible.iter().all(|seen| seen.start.max(positions.start) >= seen.end.min(positions.end)) {
             continue;
         }
+        let whole = visible.iter().all(|seen| seen.start <= positions.start && seen.end >= positions.end);
         let next = blocks.get(number + 1).unwrap_or(block);
         let (keys, values) =
             level.run(Prepare { block, next, few, key_room: &mut *key_room, value_room: &mut *value_room });
+        let ready = Ready { head, queries, start, whole, keys, values };
+        // The next block is fetched once, so that it does not drive this one out before its time.
+        let others = ready.fetching_nothing();
         let mut at = 0;
         while at < count {
             let size = tile_size(count - at);
-            // The next block is fetched once, so that it does not drive this one out before its time.
-            let last = at + size == count;
-            let lines = Lines {
-                level,
-                head,
+            let tile = Tile {
+                block: if at + size == count { &ready } else { &others },
+                first: at,
                 queries: &packed[at * head.key_dim..][..size * head.key_dim],
-                keys: if last { keys } else { keys.fetching_nothing() },
-                values: if last { values } else { values.fetching_nothing() },
                 weights: &mut weights[..size],
                 scaled: &mut scaled[..size],
-                seen: core::array::from_fn(|q| if q < size { seen((at + q) / group) } else { 0..0 }),
-                slopes: core::array::from_fn(|q| {
-                    if q < size { slopes.get((at + q) % group).copied() } else { None }
-                }),
-                // Positions are far below 2^24, where floats are exact.
-                distance: core::array::from_fn(|q| {
-                    start as f32 - (queries.position + (at + q) / group) as f32
-                }),
                 states: &mut states[at..at + size],
-                results: &mut results[at * columns(head.value_dim)..][..size * columns(head.value_dim)],
+                results: &mut results[at * width..][..size * width],
             };
             match size {
-                1 => lines.step::<1>(),
-                2 => lines.step::<2>(),
-                3 => lines.step::<3>(),
-                4 => lines.step::<4>(),
-                _ => lines.step::<TILE>(),
+                1 => tile.attend::<1>(level),
+                2 => tile.attend::<2>(level),
+                3 => tile.attend::<3>(level),
+                4 => tile.attend::<4>(level),
+                _ => tile.attend::<TILE>(level),
             }
             at += size;
         }
@@ -237,19 +224,50 @@ fn tile_size(left: usize) -> usize {
 }
 
 /// Writes the queries times the scale tile by tile, `[key_dim][tile_size]`.
-fn pack(head: Head, tokens: &[&[f32]], mut packed: &mut [f32]) {
-    let mut left = packed.len() / head.key_dim;
-    let mut queries = tokens.iter().flat_map(|token| token.chunks_exact(head.key_dim));
-    while left > 0 {
-        let size = tile_size(left);
-        let (tile, rest) = packed.split_at_mut(size * head.key_dim);
-        for (q, query) in queries.by_ref().take(size).enumerate() {
-            for (to, x) in tile[q..].iter_mut().step_by(size).zip(query) {
-                *to = x * head.scale;
+struct Pack<'a> {
+    head: Head,
+    tokens: &'a [&'a [f32]],
+    packed: &'a mut [f32],
+}
+
+impl Task for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let Pack { head: Head { key_dim, scale, .. }, tokens, mut packed } = self;
+        let mut queries = tokens.iter().flat_map(|token| token.chunks_exact(key_dim));
+        while !packed.is_empty() {
+            let size = tile_size(packed.len() / key_dim);
+            let (tile, rest) = packed.split_at_mut(size * key_dim);
+            let mut lines = [&[][..]; TILE];
+            for (line, query) in lines.iter_mut().zip(queries.by_ref().take(size)) {
+                *line = query;
             }
+            match size {
+                1 => interleave::<1>(&lines, scale, tile),
+                2 => interleave::<2>(&lines, scale, tile),
+                3 => interleave::<3>(&lines, scale, tile),
+                4 => interleave::<4>(&lines, scale, tile),
+                _ => interleave::<TILE>(&lines, scale, tile),
+            }
+            packed = rest;
         }
-        packed = rest;
-        left -= size;
+    }
+}
+
+/// Writes the first `Q` of the lines times the scale, `[len][Q]`.
+#[inline(always)]
+fn interleave<const Q: usize>(lines: &[&[f32]; TILE], scale: f32, tile: &mut [f32]) {
+    let tile = tile.as_chunks_mut::<Q>().0;
+    let mut exact = [&[][..]; Q];
+    for q in 0..Q {
+        exact[q] = &lines[q][..tile.len()];
+    }
+    for (i, to) in tile.iter_mut().enumerate() {
+        for q in 0..Q {
+            to[q] = exact[q][i] * scale;
+        }
     }
 }
 
@@ -290,44 +308,67 @@ fn ready<'a, I: Isa>(
     }
 }
 
-/// A tile of queries at one block.
-struct Lines<'a> {
-    level: Level,
+/// A block of keys and values, ready to be multiplied, and who attends to it.
+struct Ready<'a> {
     head: Head,
-    /// `[key_dim][Q]`
-    queries: &'a [f32],
+    queries: &'a Queries<'a>,
+    /// The block's first position.
+    start: usize,
+    /// Whether all tokens see all of its positions.
+    whole: bool,
     keys: Matrix<'a>,
     values: Matrix<'a>,
+}
+
+impl Ready<'_> {
+    fn fetching_nothing(&self) -> Self {
+        Ready { keys: self.keys.fetching_nothing(), values: self.values.fetching_nothing(), ..*self }
+    }
+
+    /// Which of the block's positions a query sees.
+    fn seen(&self, query: usize) -> Range<usize> {
+        if self.whole {
+            return 0..BLOCK;
+        }
+        let Range { start, end } = self.queries.visible[query / self.queries.group];
+        let within = self.start..self.start + BLOCK;
+        start.clamp(within.start, within.end) - self.start..end.clamp(within.start, within.end) - self.start
+    }
+}
+
+/// Some queries at one block.
+struct Tile<'a> {
+    block: &'a Ready<'a>,
+    /// The first one's place among all.
+    first: usize,
+    /// `[key_dim][Q]`
+    queries: &'a [f32],
     /// Room for scores and what becomes of them, `[Q]`.
     weights: &'a mut [[f32; BLOCK]],
     /// Room for weights times scales, `[Q]`.
     scaled: &'a mut [[f32; BLOCK]],
-    /// Which of the block's positions each sees.
-    seen: [Range<usize>; TILE],
-    slopes: [Option<f32>; TILE],
-    /// From each query's position to the block's first.
-    distance: [f32; TILE],
     states: &'a mut [Softmax],
     /// `[Q][columns]`
     results: &'a mut [f32],
 }
 
-impl Lines<'_> {
-    fn step<const Q: usize>(mut self) {
-        let level = self.level;
-        let seen = self.seen.clone();
-        let seen = &seen[..Q];
+impl Tile<'_> {
+    fn attend<const Q: usize>(mut self, level: Level) {
+        let mut seen = [const { 0..0 }; Q];
+        for (q, seen) in seen.iter_mut().enumerate() {
+            *seen = self.block.seen(self.first + q);
+        }
         if seen.iter().all(Range::is_empty) {
             return;
         }
         let alike = seen.windows(2).all(|pair| pair[0] == pair[1]);
-        let corrections = level.run(Tile::<'_, '_, Q> { lines: &mut self, alike });
+        let corrections = level.run(Weigh { tile: &mut self, seen: &seen, alike });
         if alike {
             return;
         }
         // Where queries see different positions, those that see the same go together: a position that a query does not
         // see has no part in its sum, be it damaged.
-        let Lines { weights, scaled, values, results, .. } = self;
+        let Tile { weights, scaled, block, results, .. } = self;
         let width = results.len() / Q;
         let mut at = 0;
         while at < Q {
@@ -337,7 +378,7 @@ impl Lines<'_> {
                 scaled: &mut scaled[..same],
                 corrections: &corrections[at..at + same],
                 seen: seen[at].clone(),
-                values,
+                values: block.values,
                 results: &mut results[at * width..(at + same) * width],
             };
             match same {
@@ -354,69 +395,96 @@ impl Lines<'_> {
 
 /// Scores and their exponentials, and the values too where all queries see the same positions; gives the factors of
 /// what was summed before.
-struct Tile<'t, 'a, const Q: usize> {
-    lines: &'t mut Lines<'a>,
+struct Weigh<'t, 'a, const Q: usize> {
+    tile: &'t mut Tile<'a>,
+    seen: &'t [Range<usize>; Q],
     alike: bool,
 }
 
-impl<const Q: usize> Task for Tile<'_, '_, Q> {
+impl<const Q: usize> Task for Weigh<'_, '_, Q> {
     type Output = [f32; Q];
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [f32; Q] {
-        let Tile { lines, alike } = self;
-        let Lines { head, queries, keys, values, seen, slopes, distance, .. } = lines;
-        let Lines { states, results, weights, scaled, .. } = lines;
+        let Weigh { tile: Tile { block, first, queries, weights, scaled, states, results }, seen, alike } =
+            self;
+        let Ready { head, queries: &Queries { group, position, slopes, .. }, start, whole, .. } = **block;
         let queries = queries.as_chunks::<Q>().0;
         let weights = &mut weights.as_chunks_mut::<Q>().0[0];
         let scaled = &mut scaled.as_chunks_mut::<Q>().0[0];
-        panel::scores::<I, Q>(isa, queries, keys, rows(head.key_dim), weights);
-        let mut corrections = [1.0; Q];
-        for (q, (weights, state)) in weights.iter_mut().zip(states.iter_mut()).enumerate() {
-            if seen[q].is_empty() {
-                continue;
-            }
-            if let Some(cap) = head.cap {
-                bend(isa, weights, cap);
-            }
-            if let Some(slope) = slopes[q] {
-                slant(isa, weights, slope, distance[q]);
-            }
-            if seen[q] != (0..BLOCK) {
-                weights[..seen[q].start].fill(f32::NEG_INFINITY);
-                weights[seen[q].end..].fill(f32::NEG_INFINITY);
-            }
-            corrections[q] = softmax(isa, weights, state);
+        let states = &mut states.as_chunks_mut::<Q>().0[0];
+        panel::scores::<I, Q>(isa, queries, &block.keys, rows(head.key_dim), weights);
+        if let Some(cap) = head.cap {
+            weights.iter_mut().for_each(|weights| bend(isa, weights, cap));
         }
+        if !slopes.is_empty() {
+            for (query, weights) in (*first..).zip(weights.iter_mut()) {
+                // Positions are far below 2^24, where floats are exact.
+                let distance = start as f32 - (position + query / group) as f32;
+                slant(isa, weights, slopes[query % group], distance);
+            }
+        }
+        if !whole {
+            for (weights, seen) in weights.iter_mut().zip(seen) {
+                weights[..seen.start].fill(f32::NEG_INFINITY);
+                weights[seen.end..].fill(f32::NEG_INFINITY);
+            }
+        }
+        let corrections = softmax(isa, seen, weights, states);
         if alike {
             let seen = seen[0].clone();
             let weights = panel::Weights { weights, corrections, seen, scaled };
-            panel::values::<I, Q>(isa, weights, values, results);
+            panel::values::<I, Q>(isa, weights, &block.values, results);
         }
         corrections
     }
 }
 
-/// Turns a block's scores into exponentials; the factor of what was summed before.
+/// Turns a block's scores into exponentials; the factors of what was summed before. All queries take each step together, so
+/// that none waits for another's chain.
 #[inline(always)]
-fn softmax<I: Isa>(isa: I, weights: &mut [f32; BLOCK], state: &mut Softmax) -> f32 {
-    let weights = weights.as_chunks_mut::<8>().0;
-    let mut largest = isa.splat(state.max);
-    for weights in weights.iter() {
-        // In this order NaN is passed over here; it shows in the sum.
-        largest = isa.max(isa.floats(weights), largest);
+fn softmax<I: Isa, const Q: usize>(
+    isa: I,
+    seen: &[Range<usize>; Q],
+    weights: &mut [[f32; BLOCK]; Q],
+    states: &mut [Softmax; Q],
+) -> [f32; Q] {
+    let mut largest = [0.0; Q];
+    for q in 0..Q {
+        let mut most = isa.splat(states[q].max);
+        for weights in weights[q].as_chunks::<8>().0 {
+            // In this order NaN is passed over here; it shows in the sum.
+            most = isa.max(isa.floats(weights), most);
+        }
+        largest[q] = isa.max_lane(most);
     }
-    let largest = isa.max_lane(largest);
-    let mut sums = [isa.splat(0.0); 4];
-    for (weights, sum) in weights.iter_mut().zip(&mut sums) {
-        *sum = isa.exp_negative(isa.sub(isa.floats(weights), isa.splat(largest)));
-        isa.store(*sum, weights);
+    let mut sums = [isa.splat(0.0); 8];
+    for (weights, (&largest, total)) in weights.iter_mut().zip(largest.iter().zip(&mut sums)) {
+        let weights = weights.as_chunks_mut::<8>().0;
+        let mut sums = [isa.splat(0.0); BLOCK / 8];
+        for (sum, weights) in sums.iter_mut().zip(weights.iter()) {
+            *sum = isa.sub(isa.floats(weights), isa.splat(largest));
+        }
+        sums = isa.exp_negative_each(sums);
+        for (&sum, weights) in sums.iter().zip(weights) {
+            isa.store(sum, weights);
+        }
+        *total = isa.add(isa.add(sums[0], sums[2]), isa.add(sums[1], sums[3]));
     }
-    let sum = isa.sum(isa.add(isa.add(sums[0], sums[2]), isa.add(sums[1], sums[3])));
-    // Of zero the exponential is one.
-    let correction = if largest == state.max { 1.0 } else { exp(isa, state.max - largest) };
-    *state = Softmax { max: largest, sum: scalar::fma(state.sum, correction, sum) };
-    correction
+    let (mut more, mut corrections) = ([0.0; 8], [0.0; 8]);
+    isa.store(isa.sum_each_floats(&sums), &mut more);
+    for q in 0..Q {
+        // So that the exponential is one, be it of nothing that was seen.
+        corrections[q] = if largest[q] == states[q].max { 0.0 } else { states[q].max - largest[q] };
+    }
+    isa.store(isa.exp_negative(isa.floats(&corrections)), &mut corrections);
+    for q in 0..Q {
+        if !seen[q].is_empty() {
+            let sum = scalar::fma(states[q].sum, corrections[q], more[q]);
+            states[q] = Softmax { max: largest[q], sum };
+        }
+    }
+    core::array::from_fn(|q| corrections[q])
 }
 
 /// `e` to the power of one number that is not positive.

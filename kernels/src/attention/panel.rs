@@ -309,16 +309,20 @@ fn values_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
 ) {
     let Weights { weights, corrections, seen, scaled } = weights;
     let weights = if values.scales.is_some() { &**scaled } else { *weights };
+    let results = results.as_chunks_mut::<PANEL>().0;
     let width = results.len() / Q;
     // Multiplying by one changes nothing.
     let rescale = corrections.iter().any(|&c| c != 1.0);
     let mut acc = [[isa.splat_row_floats(0.0); P]; Q];
-    for (q, acc) in acc.iter_mut().enumerate() {
-        let results = &results[q * width..].as_chunks().0[first..];
-        for (acc, result) in acc.iter_mut().zip(results) {
-            *acc = isa.row_floats(result);
-            if rescale {
-                *acc = isa.mul_row_floats(*acc, isa.splat_row_floats(corrections[q]));
+    for q in 0..Q {
+        for p in 0..P {
+            acc[q][p] = isa.row_floats(&results[q * width + first + p]);
+        }
+    }
+    if rescale {
+        for (acc, &correction) in acc.iter_mut().zip(corrections.iter()) {
+            for acc in acc {
+                *acc = isa.mul_row_floats(*acc, isa.splat_row_floats(correction));
             }
         }
     }
@@ -339,10 +343,9 @@ fn values_of_panels<I: Isa, E: Element, const Q: usize, const P: usize>(
         }
         multiply_row::<I, E, Q, P>(isa, &mut acc, |q| weights[q][j], row);
     }
-    for (q, acc) in acc.iter().enumerate() {
-        let results = &mut results[q * width..].as_chunks_mut().0[first..];
-        for (&acc, result) in acc.iter().zip(results) {
-            isa.store_row_floats(acc, result);
+    for q in 0..Q {
+        for p in 0..P {
+            isa.store_row_floats(acc[q][p], &mut results[q * width + first + p]);
         }
     }
 }

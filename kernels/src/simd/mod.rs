@@ -428,17 +428,36 @@ pub trait Isa: Copy {
     /// `e` to the power of `a`, for `a` that is not positive: the bits of [`Isa::exp`], in fewer steps.
     #[inline(always)]
     fn exp_negative(self, a: Self::Floats) -> Self::Floats {
-        let n = self.round(self.mul(a, self.splat(core::f32::consts::LOG2_E)));
-        let n = self.max(n, self.splat(-126.0));
-        let r = self.fma(n, self.splat(-0.693_359_4), a);
-        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
-        let mut p = self.splat(1.388_888_9e-3);
-        for c in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
-            p = self.fma(p, r, self.splat(c));
+        self.exp_negative_each([a])[0]
+    }
+
+    /// The same of some registers, which take each step together: one alone waits for itself.
+    #[inline(always)]
+    fn exp_negative_each<const N: usize>(self, a: [Self::Floats; N]) -> [Self::Floats; N] {
+        let mut n = a;
+        for n in &mut n {
+            *n =
+                self.max(self.round(self.mul(*n, self.splat(core::f32::consts::LOG2_E))), self.splat(-126.0));
         }
-        let e = self.mul(p, self.exp2_integer(n));
-        // NaN comes through: it is less than nothing.
-        self.select_less(a, self.splat(-87.3), self.splat(0.0), e)
+        let mut r = a;
+        for i in 0..N {
+            r[i] = self.fma(n[i], self.splat(-0.693_359_4), r[i]);
+        }
+        for i in 0..N {
+            r[i] = self.fma(n[i], self.splat(2.121_944_4e-4), r[i]);
+        }
+        let mut p = [self.splat(1.388_888_9e-3); N];
+        for c in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
+            for i in 0..N {
+                p[i] = self.fma(p[i], r[i], self.splat(c));
+            }
+        }
+        for i in 0..N {
+            let e = self.mul(p[i], self.exp2_integer(n[i]));
+            // NaN comes through: it is less than nothing.
+            p[i] = self.select_less(a[i], self.splat(-87.3), self.splat(0.0), e);
+        }
+        p
     }
 }
 
