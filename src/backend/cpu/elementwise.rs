@@ -1,7 +1,7 @@
 //! Functions of each value, and of each row.
 #![forbid(unsafe_code)]
 
-use super::Cpu;
+use super::{Cpu, Numbers};
 use crate::Result;
 use crate::backend::{Act, Map, softplus};
 use gristmill_kernels::activation;
@@ -55,7 +55,7 @@ impl Cpu<'_> {
     /// See [`crate::backend::Backend::blend`].
     pub(super) fn blend_rows(&mut self, to: Act, parts: &[Act], factors: &[f32]) -> Result<()> {
         // A matrix may be among the parts more than once.
-        let mut taken: Vec<(Act, Vec<f32>)> = Vec::new();
+        let mut taken: Vec<(Act, Numbers)> = Vec::new();
         let mut places = Vec::with_capacity(parts.len());
         for &part in parts {
             let known = taken.iter().position(|(act, _)| act.slot == part.slot);

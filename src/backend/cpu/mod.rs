@@ -8,7 +8,7 @@ mod quantized;
 mod recurrence;
 pub(crate) mod threads;
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::product::{self, PANEL_ROWS, multiply, scratch_len};
@@ -43,6 +43,27 @@ impl Workspace {
         let scratch =
             self.scratch.iter().map(|data| floats(&data.lock().unwrap_or_else(PoisonError::into_inner)));
         slots + scratch.sum::<usize>() + self.quantized.bytes()
+    }
+}
+
+/// A matrix's numbers, out of their slot. The slot stays as long as it ever was: cutting it would mean to clear it again for the next
+/// longer matrix.
+pub(super) struct Numbers {
+    all: Vec<f32>,
+    len: usize,
+}
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.all.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Numbers {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.all.get_mut(..self.len).unwrap_or_default()
     }
 }
 
@@ -101,28 +122,28 @@ impl<'a> Cpu<'a> {
     }
 
     /// A new matrix and its numbers, whatever they are: the caller writes all of them.
-    pub(super) fn make(&mut self, rows: usize, width: usize) -> Result<(Act, Vec<f32>)> {
+    pub(super) fn make(&mut self, rows: usize, width: usize) -> Result<(Act, Numbers)> {
         let len = rows.checked_mul(width).ok_or_else(|| internal("activations of a size that overflows"))?;
         if self.used == self.work.slots.len() {
             self.work.slots.push(Vec::new());
         }
         let act = Act { slot: self.used, rows, width };
         self.used += 1;
-        let mut data = self.take(act);
-        grow(&mut data, len, "activations")?;
-        data.truncate(len);
-        Ok((act, data))
+        let Numbers { mut all, .. } = self.take(act);
+        grow(&mut all, len, "activations")?;
+        Ok((act, Numbers { all, len }))
     }
 
     /// The numbers of a slot, to be put back: so that others can be read meanwhile.
-    pub(super) fn take(&mut self, act: Act) -> Vec<f32> {
+    pub(super) fn take(&mut self, act: Act) -> Numbers {
         self.work.quantized.forget(|slot| slot == act.slot);
-        self.work.slots.get_mut(act.slot).map(std::mem::take).unwrap_or_default()
+        let all = self.work.slots.get_mut(act.slot).map(std::mem::take).unwrap_or_default();
+        Numbers { len: all.len().min(act.rows.saturating_mul(act.width)), all }
     }
 
-    pub(super) fn put(&mut self, act: Act, data: Vec<f32>) {
+    pub(super) fn put(&mut self, act: Act, data: Numbers) {
         if let Some(slot) = self.work.slots.get_mut(act.slot) {
-            *slot = data;
+            *slot = data.all;
         }
     }
 
@@ -379,7 +400,10 @@ impl Backend for Cpu<'_> {
         let (act, mut data) = self.make(1, len)?;
         let found = states.at(of, position);
         match found {
-            Some(kept) => kept.host()?.clone_into(&mut data),
+            Some(kept) => match kept.host()? {
+                kept if kept.len() == len => data.copy_from_slice(kept),
+                _ => return Err(internal("a state of another length")),
+            },
             None if position == 0 => data.fill(0.0),
             None => return Err(internal("a state that is not kept")),
         }
