@@ -149,14 +149,15 @@ impl Case {
     }
 }
 
-const SEEN: [Range<usize>; 6] = [0..1, 0..32, 5..33, 0..64, 40..70, 69..70];
+const SEEN: [Range<usize>; 8] = [0..1, 0..32, 5..33, 0..64, 0..63, 1..64, 40..70, 69..70];
 
 #[test]
 fn attention_is_softmax_of_scores_times_values_whatever_the_cache_keeps() {
     for &key_type in CacheType::ALL {
         for &value_type in CacheType::ALL {
             let cache = Cache::new(Level::detect(), PLAIN, key_type, value_type, 70);
-            for seen in [&SEEN[..], &SEEN[3..4]] {
+            // All together, and alone those of whole blocks, but for the last or the first position.
+            for seen in [&SEEN[..], &SEEN[3..4], &SEEN[4..5], &SEEN[5..6]] {
                 let case = Case::new(PLAIN, 3, seen);
                 case.check(&cache, &case.run(Level::detect(), &cache.blocks(), 0..seen.len()));
             }
