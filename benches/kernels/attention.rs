@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use gristmill_kernels::Output;
-use gristmill_kernels::attention::{self, BLOCK, CacheType, Head, Layout, Line, Queries, SPAN};
+use gristmill_kernels::attention::{self, BLOCK, CacheType, Head, Layout, Line, Queries, SPAN, Span};
 use gristmill_kernels::simd::Level;
 
 use super::Random;
@@ -70,11 +70,12 @@ fn attend(level: Level, cache: &Cache, kv_head: usize, tokens: &[&[f32]], positi
     room.out.resize(count * head.value_dim, 0.0);
     attention::begin(head, count, &mut room.total).unwrap();
     let pages = &cache.pages[..(position + tokens.len()).div_ceil(BLOCK)];
-    for (span, pages) in pages.chunks(SPAN / BLOCK).enumerate() {
-        let lines = kv_head * layout.lines()..(kv_head + 1) * layout.lines();
-        let blocks: Vec<_> = pages.iter().map(|page| layout.block(&page[lines.clone()]).unwrap()).collect();
-        let first = span * SPAN / BLOCK;
-        attention::attend(level, head, first, &blocks, &queries, &mut room.scratch, &mut room.span).unwrap();
+    let lines = kv_head * layout.lines()..(kv_head + 1) * layout.lines();
+    let blocks: Vec<_> = pages.iter().map(|page| layout.block(&page[lines.clone()]).unwrap()).collect();
+    for first in (0..blocks.len()).step_by(SPAN / BLOCK) {
+        let (blocks, rest) = blocks[first..].split_at((SPAN / BLOCK).min(blocks.len() - first));
+        let span = Span { first, blocks, next: rest.first() };
+        attention::attend(level, head, span, &queries, &mut room.scratch, &mut room.span).unwrap();
         attention::join(level, head, count, &room.span, &mut room.total).unwrap();
     }
     let mut out = Output::new(&mut room.out, group * head.value_dim).unwrap();

@@ -293,22 +293,43 @@ impl Cache {
         if kept < len { self.rooms(layer, kept..len).map(drop) } else { Ok(()) }
     }
 
-    /// Blocks of one head of a layer.
+    /// The pages of a layer that hold these blocks.
     ///
     /// # Errors
     /// [`Error::Internal`] where they are not there.
-    pub fn blocks(&self, layer: usize, head: usize, blocks: Range<usize>) -> Result<Vec<Block<'_>>> {
-        let gone = || Error::Internal { what: "blocks of the cache that are not there" };
-        let layer = self.layers.get(layer).ok_or_else(gone)?;
-        let lines = layer.layout.lines();
-        let pages = layer.pages.get(blocks).ok_or_else(gone)?;
-        let mut found = Vec::with_capacity(pages.len());
+    pub fn pages(&self, layer: usize, blocks: Range<usize>) -> Result<Pages<'_>> {
+        let layer = self.layers.get(layer).ok_or(GONE)?;
+        let pages = layer.pages.get(blocks.clone()).ok_or(GONE)?;
+        let mut lines = Vec::with_capacity(pages.len());
         for page in pages {
-            let page = page.as_ref().ok_or_else(gone)?;
-            let lines = page.0.get(head * lines..(head + 1) * lines).ok_or_else(gone)?;
-            found.push(layer.layout.block(lines)?);
+            lines.push(page.as_ref().ok_or(GONE)?.0.as_slice());
         }
-        Ok(found)
+        Ok(Pages { layout: layer.layout, first: blocks.start, lines })
+    }
+}
+
+const GONE: Error = Error::Internal { what: "blocks of the cache that are not there" };
+
+/// Some pages of a layer, looked up once for all heads: each lies in a place of its own in memory.
+pub(crate) struct Pages<'a> {
+    layout: Layout,
+    /// The first one's block.
+    first: usize,
+    lines: Vec<&'a [Line]>,
+}
+
+impl<'a> Pages<'a> {
+    /// The blocks of one head.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where they are not there.
+    pub fn blocks(&self, head: usize, blocks: Range<usize>) -> Result<Vec<Block<'a>>> {
+        let within = |block: usize| block.checked_sub(self.first).ok_or(GONE);
+        let pages = self.lines.get(within(blocks.start)?..within(blocks.end)?).ok_or(GONE)?;
+        let lines = self.layout.lines();
+        let of_head = head * lines..(head + 1) * lines;
+        let block = |page: &&'a [Line]| Ok(self.layout.block(page.get(of_head.clone()).ok_or(GONE)?)?);
+        pages.iter().map(block).collect()
     }
 }
 
@@ -327,6 +348,10 @@ mod tests {
         }
     }
 
+    fn blocks(cache: &Cache, head: usize, blocks: Range<usize>) -> Result<Vec<Block<'_>>> {
+        cache.pages(0, blocks.clone())?.blocks(head, blocks)
+    }
+
     fn filled(len: usize, sees: Sees) -> Cache {
         let mut cache = Cache::new(CacheType::F32.into(), [LayerShape { sees, ..SHAPE }]);
         for pos in 0..len {
@@ -339,7 +364,7 @@ mod tests {
     }
 
     fn key(cache: &Cache, head: usize, pos: usize, i: usize) -> f32 {
-        match cache.blocks(0, head, pos / BLOCK..pos / BLOCK + 1).unwrap()[0].keys {
+        match blocks(cache, head, pos / BLOCK..pos / BLOCK + 1).unwrap()[0].keys {
             Numbers::F32(keys) => keys[(pos % BLOCK / 16 * 4 + i) * 16 + pos % 16],
             _ => f32::NAN,
         }
@@ -353,7 +378,7 @@ mod tests {
     fn keys_lie_in_panels_of_their_head() {
         let cache = filled(60, Sees::Past);
         assert_eq!((key(&cache, 0, 35, 0), key(&cache, 1, 55, 0), key(&cache, 1, 35, 3)), (35.0, 55.5, 7.0));
-        let Numbers::F32(values) = cache.blocks(0, 1, 1..2).unwrap()[0].values else { panic!() };
+        let Numbers::F32(values) = blocks(&cache, 1, 1..2).unwrap()[0].values else { panic!() };
         assert_eq!(values[3 * 16..][..4], [-35.0, 10.0, 11.0, 0.0]);
     }
 
@@ -375,14 +400,14 @@ mod tests {
     fn places_that_are_not_there_are_refused() {
         let mut cache = filled(40, Sees::Past);
         assert!(cache.rooms(1, 40..41).is_err() && cache.rooms(0, 70..71).is_err());
-        assert!(cache.blocks(0, 2, 0..1).is_err() && cache.blocks(0, 0, 1..3).is_err());
+        assert!(blocks(&cache, 2, 0..1).is_err() && blocks(&cache, 0, 1..3).is_err());
     }
 
     #[test]
     fn what_no_window_sees_is_forgotten_and_the_rest_can_be_taken_back() {
         let mut cache = filled(1000, Sees::Last(50));
         // 999 - 128 - 49 = 822, in page 25 of 32.
-        assert_eq!((pages(&cache), cache.blocks(0, 0, 24..25).is_err()), (32 - 25, true));
+        assert_eq!((pages(&cache), blocks(&cache, 0, 24..25).is_err()), (32 - 25, true));
         assert!(pages(&cache) <= Sees::Last(50).kept(1000, 1).div_ceil(BLOCK));
         let fork = cache.clone();
         assert_eq!(cache.truncate(1000 - ROLLBACK), 1000 - ROLLBACK);

@@ -83,6 +83,17 @@ impl Head {
     }
 }
 
+/// The blocks of one span, or some of them, side by side.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    /// The number of the first: it holds the positions from `first * BLOCK` on.
+    pub first: usize,
+    /// One head's keys and values.
+    pub blocks: &'a [Block<'a>],
+    /// What is attended to after them, fetched meanwhile.
+    pub next: Option<&'a Block<'a>>,
+}
+
 /// Queries of some tokens: of the group of heads that share keys and values.
 pub struct Queries<'a> {
     /// `[tokens]` slices of `[group][key_dim]`.
@@ -109,20 +120,19 @@ fn parts(queries: usize, partial: &mut [f32]) -> (&mut [Softmax], &mut [f32]) {
 
 /// Goes through the blocks of one span: writes to `partial` where each query stands after them, for [`join`].
 ///
-/// `blocks[i]` holds the positions from `(first + i) * BLOCK` on. That they are of one span is the caller's part of the
-/// promise that results do not depend on the batch.
+/// That the blocks are of one span is the caller's part of the promise that results do not depend on the batch.
 ///
 /// # Errors
 /// [`Mismatch`] where the lengths do not belong together.
 pub fn attend(
     level: Level,
     head: Head,
-    first: usize,
-    blocks: &[Block<'_>],
+    span: Span<'_>,
     queries: &Queries<'_>,
     scratch: &mut [f32],
     partial: &mut [f32],
 ) -> Result<(), Mismatch> {
+    let Span { first, blocks, next } = span;
     let Queries { tokens, visible, group, slopes, .. } = *queries;
     for (what, size) in [
         ("values of a key", head.key_dim),
@@ -168,7 +178,7 @@ pub fn attend(
             continue;
         }
         let whole = visible.iter().all(|seen| seen.start <= positions.start && seen.end >= positions.end);
-        let next = blocks.get(number + 1).unwrap_or(block);
+        let next = blocks.get(number + 1).or(next).unwrap_or(block);
         let (keys, values) =
             level.run(Prepare { block, next, few, key_room: &mut *key_room, value_room: &mut *value_room });
         let ready = Ready { head, queries, start, whole, keys, values };

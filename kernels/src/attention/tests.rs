@@ -106,8 +106,10 @@ impl Case {
         let mut scratch = vec![f32::NAN; head.scratch_len(count)];
         let [mut span, mut total] = [(); 2].map(|()| vec![f32::NAN; head.partial_len(count)]);
         begin(head, count, &mut total).unwrap();
-        for (number, blocks) in blocks.chunks(SPAN / BLOCK).enumerate() {
-            attend(level, head, number * SPAN / BLOCK, blocks, &queries, &mut scratch, &mut span).unwrap();
+        for first in (0..blocks.len()).step_by(SPAN / BLOCK) {
+            let (blocks, rest) = blocks[first..].split_at((SPAN / BLOCK).min(blocks.len() - first));
+            let blocks = Span { first, blocks, next: rest.first() };
+            attend(level, head, blocks, &queries, &mut scratch, &mut span).unwrap();
             join(level, head, count, &span, &mut total).unwrap();
         }
         let mut out = vec![f32::NAN; count * head.value_dim];
@@ -240,7 +242,8 @@ fn sizes_that_are_nothing_or_do_not_belong_together_are_refused() {
     let attend = |head: Head, group, visible: &[Range<usize>], slopes: &[f32], scratch: usize| {
         let queries = Queries { tokens: &[&[0.0; 8]], visible, position: 0, group, slopes };
         let mut partial = vec![0.0; head.partial_len(group)];
-        attend(Level::detect(), head, 0, &blocks, &queries, &mut vec![0.0; scratch], &mut partial)
+        let span = Span { first: 0, blocks: &blocks, next: None };
+        attend(Level::detect(), head, span, &queries, &mut vec![0.0; scratch], &mut partial)
     };
     let seen = core::array::from_fn::<_, 1, _>(|_| 0..1);
     assert_eq!(attend(head, 2, &seen, &[], head.scratch_len(2)), Ok(()));

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gristmill_kernels::Output;
-use gristmill_kernels::attention::{self, BLOCK, Head, Queries, SPAN};
+use gristmill_kernels::attention::{self, BLOCK, Head, Queries, SPAN, Span};
 
 use super::Cpu;
+use crate::backend::cache::Pages;
 use crate::backend::{Act, Attention, Cache};
 use crate::{Error, Result};
 
@@ -45,7 +46,9 @@ pub(super) fn attend(
     cpu.make_scratch(head.scratch_len(per_task * group) + 2 * partial)?;
 
     let end = start + tokens;
-    let first_span = shape.sees.range(start, end).start / SPAN;
+    let first = shape.sees.range(start, end).start;
+    let pages = cache.pages(layer, first / BLOCK..end.div_ceil(BLOCK))?;
+    let first_span = first / SPAN;
     let spans = end.div_ceil(SPAN) - first_span;
     let per_part = (spans * heads).div_ceil(TASKS * threads).max(1);
     let parts = spans.div_ceil(per_part);
@@ -56,7 +59,7 @@ pub(super) fn attend(
         false => None,
     };
     let (act, mut data) = cpu.make(tokens, spec.heads * shape.value_dim)?;
-    let work = Work { cpu, spec, cache, layer, start, end, head, group, queries };
+    let work = Work { cpu, spec, pages, start, end, head, group, queries };
     let Some((sums, mut room)) = sums else {
         work.by_tokens(per_task, &mut data)?;
         cpu.put(act, data);
@@ -122,8 +125,8 @@ impl Failed {
 struct Work<'a, 'c> {
     cpu: &'a Cpu<'c>,
     spec: &'a Attention,
-    cache: &'a Cache,
-    layer: usize,
+    /// All that the tokens see.
+    pages: Pages<'a>,
     /// Positions of the tokens.
     start: usize,
     end: usize,
@@ -242,11 +245,14 @@ impl Work<'_, '_> {
         partial: &mut [f32],
     ) -> Result<()> {
         let from = queries.visible.iter().map(|seen| seen.start).min().unwrap_or(0).max(span * SPAN);
-        let to = queries.visible.iter().map(|seen| seen.end).max().unwrap_or(0).min((span + 1) * SPAN);
-        let blocks = from / BLOCK..to.div_ceil(BLOCK).max(from / BLOCK);
-        let first = blocks.start;
-        let blocks = self.cache.blocks(self.layer, kv_head, blocks)?;
-        Ok(attention::attend(self.cpu.level, self.head, first, &blocks, queries, scratch, partial)?)
+        let last = queries.visible.iter().map(|seen| seen.end).max().unwrap_or(0);
+        let first = from / BLOCK;
+        let end = last.min((span + 1) * SPAN).div_ceil(BLOCK).max(first);
+        // The first block of the next span too, where there is one.
+        let blocks = self.pages.blocks(kv_head, first..last.div_ceil(BLOCK).clamp(first, end + 1))?;
+        let (blocks, next) = blocks.split_at(end - first);
+        let span = Span { first, blocks, next: next.first() };
+        Ok(attention::attend(self.cpu.level, self.head, span, queries, scratch, partial)?)
     }
 
     /// Runs `job` with the thread's scratch memory.
