@@ -26,11 +26,16 @@ pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
 /// `2 sc + 1` for the scales of the 16 groups of IQ2_XS and IQ2_S.
 #[inline(always)]
 pub(super) fn odd_scales(packed: &[u8; 8]) -> [i8; 16] {
-    // All eight at once: the compiler does not find that way.
-    let packed = u64::from_le_bytes(*packed);
-    let [low, high] =
-        [packed, packed >> 4].map(|of_8| (2 * (of_8 & 0x0f0f_0f0f_0f0f_0f0f) + ONES).to_le_bytes());
-    core::array::from_fn(|t| if t % 2 == 0 { low[t / 2] as i8 } else { high[t / 2] as i8 })
+    // Eight nibbles to eight bytes, by halves: byte by byte takes three times as many instructions.
+    let spread = |four: [u8; 4]| {
+        let nibbles = u64::from(u32::from_le_bytes(four));
+        let nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
+        let nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff;
+        let nibbles = (nibbles | nibbles << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        (2 * nibbles + ONES).to_le()
+    };
+    let [a, b, c, d, e, f, g, h] = *packed;
+    bytemuck::cast([spread([a, b, c, d]), spread([e, f, g, h])])
 }
 
 /// 256 weights of type `iq2_xs`.
