@@ -1,23 +1,11 @@
-// Attention with an online softmax (Milakov and Gimelshein 2018; Dao and others 2022), over keys and values each in some format:
+// Attention of few queries with an online softmax (Milakov and Gimelshein 2018; Dao and others 2022).
 //
-//   keys      [heads of keys][capacity] rows of key_len values       positions are taken in turn: row = position % capacity
-//   values    [heads of keys][capacity] rows of value_len values
-//
-// A threadgroup has QUERIES queries of one head of keys (of the heads that share it, of tokens one after the other) and one
-// part of the positions. Its simdgroups take blocks of 32 positions in turn: scores with a position for each lane, values with
-// an eight of values for each. What each leaves is joined at the end of the threadgroup, and parts in a kernel of its own:
-//
-//   partial   [tokens][heads][parts] of: largest score, sum of exponentials, value_dim sums
-#include "formats.h"
-#include "params.h"
+// A threadgroup's simdgroups take blocks of 32 positions in turn: scores with a position for each lane, values with an eight of
+// values for each. What each leaves is joined at the end of the threadgroup, and parts in a kernel of its own.
+#include "attention.h"
 
 constant constexpr ushort ATTENTION_SIMDS = 4;
 constant constexpr ushort QUERIES = 4;
-
-/// `a` where `b` is NaN.
-inline float larger(float a, float b) {
-    return b > a ? b : a;
-}
 
 /// `K` and `V` are the formats of keys and of values, `EIGHTS` is how many eights of a value a lane may have to hold: one up to 256
 /// values, three up to 768.
@@ -28,24 +16,19 @@ kernel void attention(
     device const uint *visible [[buffer(4)]], device const float *slopes [[buffer(5)]],
     device float *partial [[buffer(6)]], SHARED, GRID) {
     const ushort t = simd * LANES + lane;
-    const uint kv_head = group.y, all = p.tokens * p.group;
+    const uint kv_head = group.y;
 
-    // The tile's queries: token and head of each, and which positions it sees; the last again where there are fewer.
-    uint token[QUERIES], head[QUERIES], from[QUERIES], to[QUERIES];
+    tile_query queried[QUERIES];
     uint first = 0xffffffffu, end = 0;
     for (ushort q = 0; q < QUERIES; q++) {
-        const uint query = min(group.x * QUERIES + q, all - 1);
-        token[q] = query / p.group;
-        head[q] = kv_head * p.group + query % p.group;
-        from[q] = max(visible[2 * token[q]], group.z * p.part);
-        to[q] = min(visible[2 * token[q] + 1], (group.z + 1) * p.part);
-        if (from[q] < to[q]) {
-            first = min(first, from[q]);
-            end = max(end, to[q]);
+        queried[q] = query_at(p, visible, group, group.x * QUERIES + q);
+        if (queried[q].from < queried[q].to) {
+            first = min(first, queried[q].from);
+            end = max(end, queried[q].to);
         }
     }
     for (ushort q = 0; q < QUERIES; q++) {
-        device const float *query = queries + (ulong(token[q]) * p.heads + head[q]) * p.key_dim;
+        device const float *query = queries + row_of(p, queried[q]) * p.key_dim;
         for (uint i = t; i < p.key_len; i += ATTENTION_SIMDS * LANES) {
             shared[q * p.key_len + i] = i < p.key_dim ? query[i] * p.scale : 0.0f;
         }
@@ -90,17 +73,7 @@ kernel void attention(
         }
         float weight[QUERIES];
         for (ushort q = 0; q < QUERIES; q++) {
-            float s = score[q];
-            if (p.cap > 0.0f) {
-                s = p.cap - 2.0f * p.cap / (1.0f + exp(s * (2.0f / p.cap)));
-            }
-            if (p.has_slopes) {
-                const uint own = p.position + token[q];
-                s -= slopes[head[q]] * float(position > own ? position - own : own - position);
-            }
-            if (position < from[q] || position >= to[q]) {
-                s = -INFINITY;
-            }
+            const float s = seen_score(p, slopes, queried[q], position, score[q]);
             // The largest of numbers that are not NaN; NaN shows in the sum.
             const float most = larger(largest[q], simd_max(larger(-INFINITY, s)));
             weight[q] = s == -INFINITY ? 0.0f : exp(s - most);
@@ -197,9 +170,8 @@ kernel void attention(
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
-    for (ushort q = 0; q < QUERIES && group.x * QUERIES + q < all; q++) {
-        const ulong at = (ulong(token[q]) * p.heads + head[q]) * p.parts + group.z;
-        device float *to_partial = partial + at * (2 + p.value_dim);
+    for (ushort q = 0; q < QUERIES && group.x * QUERIES + q < p.tokens * p.group; q++) {
+        device float *to_partial = partial_of(p, partial, queried[q], group);
         if (t == 0) {
             to_partial[0] = most[q];
             to_partial[1] = all_sum[q];
@@ -238,7 +210,4 @@ PLAIN(attention_join)
 #define ATTENTION(keys, values)                                                                                  \
     INSTANCE("attention_" #keys "_" #values, attention<keys, values, 1>)                                         \
     INSTANCE("attention3_" #keys "_" #values, attention<keys, values, 3>)
-#define EACH_KEYS(values)                                                                                        \
-    ATTENTION(f32, values) ATTENTION(f16, values) ATTENTION(bf16, values) ATTENTION(q8_0, values)                \
-    ATTENTION(q4_0, values)
-EACH_KEYS(f32) EACH_KEYS(f16) EACH_KEYS(bf16) EACH_KEYS(q8_0) EACH_KEYS(q4_0)
+FOR_EACH_PAIR(ATTENTION)

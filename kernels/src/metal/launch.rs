@@ -28,6 +28,17 @@ const QUERIES: u32 = 4;
 const ATTENTION_SIMDS: u32 = 4;
 /// Positions of a part: enough that joining parts costs little beside them.
 const PART: u32 = 512;
+/// Queries of a threadgroup in `attention_tile`, and positions of its blocks.
+const TILE_QUERIES: u32 = 32;
+const POSITIONS: u32 = 16;
+/// Values of a head that a simdgroup has there; longer heads are shared by two, up to twice as many values.
+const TILE_HEAD: u32 = 128;
+/// Queries from which tiles are taken. One takes as long as 6.2 threadgroups of `attention` (`docs/metal.md` counts both), however
+/// many of its queries are there, and reads keys and values once for all of them.
+const TILED_FROM: u32 = 7 * QUERIES;
+/// Threadgroups of `attention_tile` below which positions are parted: four for each of 32 cores. Of more, parts would only leave
+/// more to be joined.
+const TILE_GROUPS: u32 = 128;
 /// The most threadgroup memory that a kernel may have, in bytes.
 pub const MOST_SHARED: u32 = 32 * 1024;
 /// Values of a part of a row in `top_k`: four for each thread of the most that a threadgroup may have.
@@ -240,7 +251,7 @@ impl Attention {
 
     fn params(&self) -> AttentionParams {
         let [(key_len, key_bytes), (value_len, value_bytes)] = self.rows();
-        let [slopes, sinks] = self.has;
+        let ([slopes, sinks], [part, parts]) = (self.has, self.parts());
         AttentionParams {
             tokens: self.tokens,
             heads: self.heads,
@@ -253,8 +264,8 @@ impl Attention {
             value_bytes,
             capacity: self.capacity,
             position: self.position,
-            part: PART,
-            parts: self.parts(),
+            part,
+            parts,
             has_slopes: u32::from(slopes),
             has_sinks: u32::from(sinks),
             scale: self.scale,
@@ -262,14 +273,40 @@ impl Attention {
         }
     }
 
-    /// Parts of the positions, counted from position 0.
-    fn parts(&self) -> u32 {
-        self.visible[1].div_ceil(PART).max(1)
+    /// Queries that share a head of keys.
+    fn queries(&self) -> u32 {
+        self.tokens.saturating_mul(self.heads / self.kv_heads.max(1))
+    }
+
+    /// Whether tiles are multiplied: how many simdgroups then share a head.
+    fn split(&self) -> Option<u32> {
+        let longest = self.longest();
+        (self.queries() >= TILED_FROM && longest <= 2 * TILE_HEAD).then(|| longest.div_ceil(TILE_HEAD))
+    }
+
+    /// Values of the longer of the rows of keys and of values.
+    fn longest(&self) -> u32 {
+        self.rows().map(|(len, _)| len).into_iter().fold(0, u32::max)
+    }
+
+    /// Positions of a part, and the number of parts, counted from position 0.
+    fn parts(&self) -> [u32; 2] {
+        let end = self.visible[1].max(1);
+        let parts = end.div_ceil(PART);
+        match self.split() {
+            Some(_) => {
+                let groups = self.queries().div_ceil(TILE_QUERIES).saturating_mul(self.kv_heads);
+                let parts = parts.min(TILE_GROUPS.div_ceil(groups.max(1)));
+                [end.div_ceil(parts).next_multiple_of(LANES), parts]
+            }
+            None => [PART, parts],
+        }
     }
 
     /// Floats of what the parts leave for [`Attention::join`].
     pub fn partial_len(&self) -> usize {
-        [self.tokens, self.heads, self.parts(), 2 + self.value_dim].iter().map(|&n| n as usize).product()
+        let [_, parts] = self.parts();
+        [self.tokens, self.heads, parts, 2 + self.value_dim].iter().map(|&n| n as usize).product()
     }
 
     /// Whether the kernels have room for heads of this size.
@@ -288,10 +325,20 @@ impl Attention {
     /// position, the one behind the last), slopes of heads, what the parts leave.
     pub fn launch(&self) -> Launch {
         let params = self.params();
-        let stem = if params.value_len <= 8 * LANES { "attention" } else { "attention3" };
-        let tiles = (self.tokens * params.group).div_ceil(QUERIES);
-        let groups = [tiles, self.kv_heads, params.parts];
-        let mut launch = Launch::new(stem, params).grid(groups, ATTENTION_SIMDS * LANES, self.shared());
+        let (stem, queries, simds, shared) = match self.split() {
+            Some(split) => {
+                // A block of rows four floats apart; of each query scores and a row of a matrix; a number of each simdgroup.
+                let (simds, scores) = (TILE_QUERIES / 8 * split, TILE_QUERIES * (split * POSITIONS + 8));
+                let shared = 4 * (POSITIONS * (self.longest() + 4) + scores + simds);
+                (if split == 1 { "attention_tile" } else { "attention_tile2" }, TILE_QUERIES, simds, shared)
+            }
+            None => {
+                let stem = if params.value_len <= 8 * LANES { "attention" } else { "attention3" };
+                (stem, QUERIES, ATTENTION_SIMDS, self.shared())
+            }
+        };
+        let groups = [self.queries().div_ceil(queries), self.kv_heads, params.parts];
+        let mut launch = Launch::new(stem, params).grid(groups, simds * LANES, shared);
         launch.kernel.formats = self.cache.map(Some);
         launch
     }

@@ -18,9 +18,9 @@ pub const SOURCES: &[(&str, &str)] = &{
         ($($path:literal)*) => { [$(($path, include_str!(concat!("../../metal/", $path)))),*] };
     }
     sources! {
-        "attention.metal" "gather.metal" "keep.metal" "lookup.metal" "map.metal" "matmul.metal" "matvec.metal"
-        "norm.metal" "recurrence.metal" "rope.metal" "route.metal" "top_k.metal"
-        "bits.h" "common.h" "formats.h" "grids.h" "one_by_one.h" "order.h" "params.h"
+        "attention.metal" "attention_tile.metal" "gather.metal" "keep.metal" "lookup.metal" "map.metal" "matmul.metal"
+        "matvec.metal" "norm.metal" "recurrence.metal" "rope.metal" "route.metal" "top_k.metal"
+        "attention.h" "bits.h" "common.h" "formats.h" "grids.h" "one_by_one.h" "order.h" "params.h"
         "quant/bf16.h" "quant/f16.h" "quant/f32.h" "quant/f64.h" "quant/ints.h"
         "quant/iq1_m.h" "quant/iq1_s.h" "quant/iq2_s.h" "quant/iq2_xs.h" "quant/iq2_xxs.h" "quant/iq3_s.h"
         "quant/iq3_xxs.h" "quant/iq4_nl.h" "quant/iq4_xs.h" "quant/mxfp4.h" "quant/nvfp4.h"

@@ -104,6 +104,9 @@ fn tile_sizes_are_those_of_the_kernels() {
     says("matmul.metal", "matmul<format, 8>");
     says("attention.metal", "ushort ATTENTION_SIMDS = 4;");
     says("attention.metal", "ushort QUERIES = 4;");
+    says("attention_tile.metal", "ushort TILE_QUERIES = LANES;");
+    says("attention_tile.metal", "ushort POSITIONS = 16;");
+    says("attention_tile.metal", "ushort MATRICES = 16;");
 }
 
 #[test]
@@ -264,5 +267,5 @@ fn kernels_number_their_buffers_in_the_order_of_their_arguments() {
             kernels += 1;
         }
     }
-    assert_eq!(kernels, 24, "kernels and templates of them");
+    assert_eq!(kernels, 25, "kernels and templates of them");
 }

@@ -50,7 +50,7 @@ fn keep_some(
     let buffer = device.room(bytes);
     let mut position = 0;
     while position < positions {
-        let tokens = (1 + random.below(40) as u32).min(positions - position);
+        let tokens = (1 + random.below(40.min(spec.capacity as usize)) as u32).min(positions - position);
         let x: Vec<f32> = random.floats((tokens * spec.kv_heads * dim) as usize);
         let input = device.floats(&x);
         device.run(&Attention { tokens, position, ..*spec }.keep()[which], &[input, buffer]);
@@ -123,6 +123,13 @@ impl Case {
         let all = [visible.iter().map(|v| v[0]).min().unwrap(), visible.iter().map(|v| v[1]).max().unwrap()];
         let spec = Attention { tokens: visible.len() as u32, visible: all, ..spec };
         Case { spec, visible: visible.to_vec(), slopes: vec![], sinks: vec![] }
+    }
+
+    /// The same, where as many tokens attend as are multiplied in tiles by the kernel `stem`.
+    fn tiled(spec: Attention, visible: &[[u32; 2]], stem: &str) -> Case {
+        let case = Case::new(spec, visible);
+        assert_eq!(case.spec.launch().kernel.stem, stem, "{:?}", case.spec);
+        case
     }
 
     fn run(&self, device: &mut Emulator, queries: &[f32], [keys, values]: &[Kept; 2]) -> Vec<f32> {
@@ -293,4 +300,176 @@ fn what_a_query_does_not_see_has_no_part_be_it_damaged() {
     let found = sees_it.run(&mut device, &queries, &kept);
     let (first, second) = found.split_at(6 * 64);
     assert!(first.iter().all(|x| x.is_finite()) && second.iter().all(|x| x.is_nan()));
+}
+
+/// What each of `tokens` tokens sees, the last of them everything before `end`.
+fn causal(tokens: u32, end: u32) -> Vec<[u32; 2]> {
+    (end - tokens..end).map(|position| [0, position + 1]).collect()
+}
+
+#[test]
+fn tiles_of_queries_attend_in_every_cache() {
+    let mut device = device!();
+    let mut random = Random(7);
+    let pairs = CACHE_TYPES.into_iter().flat_map(|keys| CACHE_TYPES.map(|values| [keys, values]));
+    for (seed, cache) in pairs.enumerate() {
+        device.seed(seed as u64);
+        let spec = Attention { cache, position: 28, ..PLAIN };
+        let kept = keep(&mut device, &spec, 39, &mut random);
+        Case::tiled(spec, &causal(11, 39), "attention_tile").check(&mut device, &kept, &mut random);
+        let spec = Attention { heads: 2, kv_heads: 1, key_dim: 136, value_dim: 160, position: 6, ..spec };
+        let kept = keep(&mut device, &spec, 20, &mut random);
+        Case::tiled(spec, &causal(14, 20), "attention_tile2").check(&mut device, &kept, &mut random);
+    }
+}
+
+#[test]
+fn tiles_of_any_size_see_windows_at_any_place() {
+    use GgmlType::{F16, F32, Q4_0};
+    let mut device = device!();
+    let mut random = Random(8);
+    // Values of a key and of a value, heads, heads of keys, tokens, positions: the edges of rows, blocks, tiles and shares.
+    for (key_dim, value_dim, heads, kv_heads, tokens, positions, stem) in [
+        (8, 8, 1, 1, 28, 28, "attention_tile"),
+        (64, 64, 4, 1, 7, 15, "attention_tile"),
+        (64, 64, 4, 1, 8, 16, "attention_tile"),
+        (40, 24, 3, 1, 11, 17, "attention_tile"),
+        (24, 40, 5, 1, 13, 31, "attention_tile"),
+        (30, 21, 2, 1, 16, 33, "attention_tile"),
+        (128, 128, 8, 2, 8, 48, "attention_tile"),
+        (128, 72, 35, 1, 1, 70, "attention_tile"),
+        (129, 16, 4, 1, 7, 20, "attention_tile2"),
+        (8, 136, 2, 2, 33, 40, "attention_tile2"),
+        (192, 128, 6, 2, 10, 18, "attention_tile2"),
+        (256, 256, 2, 1, 15, 33, "attention_tile2"),
+        (257, 128, 4, 1, 7, 20, "attention"),
+        (64, 64, 3, 1, 9, 20, "attention"),
+    ] {
+        for (cache, sees) in [([F32, F32], 0), ([F16, Q4_0], 1), ([Q4_0, F16], 2), ([F16, F16], 3)] {
+            let position = positions - tokens;
+            let spec = Attention { cache, key_dim, value_dim, heads, kv_heads, position, ..PLAIN };
+            let visible: Vec<[u32; 2]> = match sees {
+                0 => causal(tokens, positions),
+                // A window, the whole sequence, and what has nothing to do with its neighbours.
+                1 => {
+                    causal(tokens, positions).into_iter().map(|[_, to]| [to.saturating_sub(5), to]).collect()
+                }
+                2 => vec![[0, positions]; tokens as usize],
+                _ => (0..tokens)
+                    .map(|_| {
+                        let from = random.below(positions as usize) as u32;
+                        [from, from + 1 + random.below((positions - from) as usize) as u32]
+                    })
+                    .collect(),
+            };
+            let kept = keep(&mut device, &spec, positions, &mut random);
+            Case::tiled(spec, &visible, stem).check(&mut device, &kept, &mut random);
+        }
+    }
+}
+
+#[test]
+fn tiles_are_capped_and_slanted_and_take_sinks_and_larger_scores() {
+    let mut device = device!();
+    let mut random = Random(9);
+    for (dim, stem) in [(32, "attention_tile"), (136, "attention_tile2")] {
+        // Scores grow towards the end: what was summed before shrinks in most blocks.
+        let spec = Attention { key_dim: dim, value_dim: dim, position: 59, ..PLAIN };
+        let kept = keep(&mut device, &spec, 70, &mut random);
+        let visible = causal(11, 70);
+        let capped = Attention { cap: Some(2.0), ..spec };
+        let steep = Attention { scale: 2.0, ..spec };
+        let heads = |from: [f32; 3]| [from, from].concat();
+        for case in [
+            Case::tiled(capped, &visible, stem),
+            Case::tiled(steep, &visible, stem),
+            Case { slopes: heads([1.0, 0.0, 0.004]), ..Case::tiled(spec, &visible, stem) },
+            Case { sinks: heads([-1.0, 30.0, 3.0]), ..Case::tiled(steep, &visible, stem) },
+            Case {
+                slopes: heads([0.25, 3.0, 0.1]),
+                sinks: heads([1.0, 2.0, 0.0]),
+                ..Case::tiled(capped, &visible, stem)
+            },
+        ] {
+            case.check(&mut device, &kept, &mut random);
+        }
+    }
+}
+
+#[test]
+fn tiles_of_long_sequences_are_joined_from_parts_and_places_are_used_again() {
+    let mut device = device!();
+    let mut random = Random(10);
+    let sizes = Attention { key_dim: 16, value_dim: 16, heads: 4, kv_heads: 1, ..PLAIN };
+    let spec = Attention { cache: [GgmlType::F16; 2], capacity: 1100, position: 1293, ..sizes };
+    let kept = keep(&mut device, &spec, 1300, &mut random);
+    for first in [200, 1090, 1280] {
+        let visible: Vec<_> = (1293..1300).map(|position| [first, position + 1]).collect();
+        let case = Case::tiled(spec, &visible, "attention_tile");
+        assert!(case.spec.launch().groups[2] > 1, "several parts");
+        case.check(&mut device, &kept, &mut random);
+    }
+    // The wrap within a block, and a cache of fewer positions than a block has.
+    for (capacity, positions) in [(40, 55), (9, 31)] {
+        let spec = Attention { capacity, position: positions - 7, ..sizes };
+        let kept = keep(&mut device, &spec, positions, &mut random);
+        let visible = vec![[positions - capacity, positions]; 7];
+        Case::tiled(spec, &visible, "attention_tile").check(&mut device, &kept, &mut random);
+    }
+}
+
+#[test]
+fn what_a_query_of_a_tile_does_not_see_has_no_part_be_it_damaged() {
+    let mut device = device!();
+    let mut random = Random(11);
+    for (dim, stem) in [(32, "attention_tile"), (136, "attention_tile2")] {
+        let spec = Attention { key_dim: dim, value_dim: dim, position: 20, ..PLAIN };
+        let kept = keep(&mut device, &spec, 40, &mut random);
+        // Some tokens see position 21, others end before it or begin behind it, and position 40 nobody kept.
+        let sees = |token: u32| match token % 4 {
+            0 => [0, 21],
+            1 => [22, 40],
+            2 => [5, 22],
+            _ => [21, 38],
+        };
+        let case = Case::tiled(spec, &(0..12).map(sees).collect::<Vec<_>>(), stem);
+        let queries = random.floats((12 * spec.heads * dim) as usize);
+        let right = case.run(&mut device, &queries, &kept);
+        for (which, damage) in [(0, f32::NAN), (1, f32::NAN), (1, f32::INFINITY)] {
+            // A number of position 21, of the first head of keys.
+            let at = 4 * (21 * dim as usize + 3);
+            device.write(kept[which].buffer, at, &damage.to_le_bytes());
+            let found = case.run(&mut device, &queries, &kept);
+            let all = found.chunks(dim as usize).zip(right.chunks(dim as usize)).enumerate();
+            for (number, (found, right)) in all {
+                let (token, head) = (number as u32 / spec.heads, number as u32 % spec.heads);
+                if token % 4 >= 2 && head < spec.heads / spec.kv_heads {
+                    assert!(found.iter().all(|x| x.is_nan()), "token {token} head {head} sees it");
+                } else {
+                    assert_eq!(found, right, "token {token} head {head} does not see it");
+                }
+            }
+            let row = &kept[which].rows[0][21];
+            device.write(kept[which].buffer, at, &row[3].to_le_bytes());
+        }
+        // What nobody kept, that one token sees.
+        let mut visible = vec![[0, 40]; 12];
+        visible[7] = [0, 41];
+        let found = Case::tiled(spec, &visible, stem).run(&mut device, &queries, &kept);
+        for (token, found) in found.chunks((spec.heads * dim) as usize).enumerate() {
+            assert!(found.iter().all(|x| x.is_nan() == (token == 7) && x.is_finite() == (token != 7)));
+        }
+    }
+}
+
+#[test]
+fn many_tiles_leave_little_to_be_joined() {
+    // A batch at some depth: one part; few queries at the same depth: parts for the whole device.
+    let spec = Attention { heads: 32, kv_heads: 8, visible: [0, 8192], ..PLAIN };
+    let groups = |tokens: u32| Attention { tokens, ..spec }.launch().groups;
+    assert_eq!(groups(512), [64, 8, 1]);
+    assert_eq!(groups(7), [1, 8, 16]);
+    assert_eq!(groups(6), [6, 8, 16], "too few queries for a tile");
+    let spec = Attention { tokens: 512, ..spec };
+    assert_eq!(spec.partial_len(), 512 * 32 * (2 + 64));
 }

@@ -161,6 +161,7 @@ pub fn with_fault(path: &str, right: &str, wrong: &str) -> Option<Emulator> {
     sources.retain(|(name, _)| *name == path || name.ends_with(".h"));
     for (_, text) in &mut sources {
         *text = text.replace("\nFOR_EACH_FORMAT(MATMUL)", "\nMATMUL(q4_0)");
+        *text = text.replace("\nFOR_EACH_PAIR(ATTENTION_TILE)", "\nATTENTION_TILE(q8_0, f16)");
     }
     build(&sources).map(|program| Emulator::start(&program))
 }
@@ -287,7 +288,6 @@ impl Emulator {
     }
 
     /// Writes to a buffer.
-    #[allow(dead_code, reason = "for whole models")]
     pub fn write(&mut self, buffer: Buffer, offset: usize, bytes: &[u8]) {
         let _ = self.send(b'W', &[buffer.0, offset as u64, bytes.len() as u64]);
         let _ = self.to.write_all(bytes);

@@ -1,7 +1,7 @@
 //! What is wrong on purpose is found: so the emulator's checks check something.
 
 use gristmill_kernels::metal::Launch;
-use gristmill_kernels::metal::launch::{self, Product};
+use gristmill_kernels::metal::launch::{self, Attention, Product};
 use gristmill_kernels::quant::GgmlType;
 
 use crate::device;
@@ -63,15 +63,46 @@ fn a_barrier_that_some_threads_do_not_reach_is_reported() {
     assert!(found, "{words}");
 }
 
+/// Fourteen tokens of two heads, one tile that is not full; a value of the first block is damaged.
+fn attention(device: &mut Emulator, seed: u64) -> Result<Vec<u8>, String> {
+    let spec = Attention {
+        cache: [GgmlType::Q8_0, GgmlType::F16],
+        tokens: 14,
+        heads: 2,
+        kv_heads: 1,
+        key_dim: 64,
+        value_dim: 64,
+        capacity: 50,
+        position: 36,
+        visible: [0, 50],
+        has: [false; 2],
+        scale: 0.0005,
+        cap: None,
+    };
+    let mut random = Random(3);
+    let [queries, slopes] = [14 * 2 * 64, 1].map(|count| device.floats(&random.floats(count)));
+    let [keys, mut values] = spec.cache.map(|format| random.weights(format, 64, 50));
+    values[2 * 64 + 1] = 0x7e;
+    let [keys, values] = [keys, values].map(|bytes| device.buffer(&bytes));
+    let visible = device.ids((37..51).map(|end| [end % 3, end]).collect::<Vec<_>>().as_flattened());
+    let bytes = 4 * spec.partial_len();
+    let partial = device.room(bytes);
+    device.seed(seed);
+    device.run(&spec.launch(), &[queries, keys, values, visible, slopes, partial]);
+    device.try_read(partial, bytes)
+}
+
+type Run = fn(&mut Emulator, u64) -> Result<Vec<u8>, String>;
+
 /// Whether some order of the threads gives other bits than the right kernel.
-fn shows(device: &mut Emulator, right: &[u8]) -> bool {
-    (0..20).any(|seed| product(device, seed) != Ok(right.to_vec()))
+fn shows(run: Run, device: &mut Emulator, right: &[u8]) -> bool {
+    (0..20).any(|seed| run(device, seed) != Ok(right.to_vec()))
 }
 
 #[test]
 fn a_missing_barrier_shows_in_some_order_of_the_threads() {
     let right = product(&mut device!(), 0).unwrap();
-    assert!(!shows(&mut device!(), &right), "the right kernel gives the same bits in every order");
+    assert!(!shows(product, &mut device!(), &right), "the right kernel gives the same bits in every order");
     for (right_text, wrong_text) in [
         // Between unpacking a step and multiplying it.
         (
@@ -90,8 +121,49 @@ fn a_missing_barrier_shows_in_some_order_of_the_threads() {
         ),
     ] {
         let mut device = faulty!("matmul.metal", right_text, wrong_text);
-        assert!(shows(&mut device, &right), "{right_text}");
+        assert!(shows(product, &mut device, &right), "{right_text}");
     }
+}
+
+#[test]
+fn a_missing_barrier_or_factor_of_attention_shows() {
+    let right = attention(&mut device!(), 0).unwrap();
+    assert!(!shows(attention, &mut device!(), &right), "the right kernel gives the same bits in every order");
+    const BARRIER: &str = "threadgroup_barrier(mem_flags::mem_threadgroup);\n";
+    let without =
+        |before: &str, after: &str| (format!("{before}{BARRIER}{after}"), format!("{before}{after}"));
+    let barriers = [
+        // Queries on their way through the block: before they are loaded, and before others take their place.
+        (": 0.0f;\n        }\n        ", "        if (own / POSITIONS"),
+        ("        ", "    }\n#pragma unroll\n"),
+        // Keys, scores, weights and values, damaged ones, and before the next block.
+        ("        ", "\n        simdgroup_float8x8 product"),
+        ("        ", "\n        const bool bad"),
+        ("        ", "\n        float worst"),
+        ("            ", "            float check = 0.0f;\n            for (ushort i = 0; i < count"),
+        ("        ", "    }\n\n    if (t % sharing"),
+        // Results on their way out: before they are read, and before others take their place.
+        ("        ", "        if (tile + at"),
+        ("        ", "    }\n}"),
+    ];
+    let faults = barriers.map(|(before, after)| without(before, after)).into_iter().chain(
+        [
+            // What is not the largest score, sums that do not shrink, a damaged value in its matrix, and the mask of other positions.
+            ("largest_of(most, sharing, lane)", "largest_of(most, 1, lane)"),
+            ("fma(sum, factor, ", "fma(sum, 1.0f, "),
+            ("diagonal[softmaxed % 8] = factor", "diagonal[softmaxed % 8] = 1.0f"),
+            ("if (worst > 0.0f)", "if (worst > 1.0f)"),
+            ("start + t % sharing * count + i, s[i]", "start, s[i]"),
+        ]
+        .map(|(right, wrong)| (right.to_owned(), wrong.to_owned())),
+    );
+    let hidden: Vec<_> = faults
+        .filter(|(right_text, wrong_text)| {
+            let device = with_fault("attention_tile.metal", right_text, wrong_text);
+            !device.is_some_and(|mut device| shows(attention, &mut device, &right))
+        })
+        .collect();
+    assert!(hidden.is_empty(), "{hidden:#?}");
 }
 
 #[test]
@@ -103,7 +175,7 @@ fn threadgroup_memory_that_nobody_wrote_shows() {
         "                x_to[1] = float4",
         "                if (t % 2 == 0) x_to[1] = float4"
     );
-    assert!(shows(&mut device, &right));
+    assert!(shows(product, &mut device, &right));
 }
 
 #[test]

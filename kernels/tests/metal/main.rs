@@ -65,7 +65,7 @@ fn every_kernel_of_every_format_is_there() {
     }
     let kept = ["f32", "f16", "bf16", "q8_0", "q4_0"];
     expected.extend(kept.map(|ty| format!("keep_{ty}")));
-    for stem in ["attention", "attention3"] {
+    for stem in ["attention", "attention3", "attention_tile", "attention_tile2"] {
         let pairs = kept.into_iter().flat_map(|keys| kept.map(|values| format!("{stem}_{keys}_{values}")));
         expected.extend(pairs);
     }

@@ -375,10 +375,11 @@ impl Run {
             .iter()
             .flat_map(|&keys| CacheType::ALL.iter().map(move |&values| CacheTypes { keys, values }));
         for types in pairs {
-            let shapes = [(32, Sees::Past), (264, Sees::Past), (40, Sees::Last(5)), (32, Sees::All)];
-            // Two forms are two kernels more: one for small heads, one for large.
-            let some = if types.keys == types.values { shapes.len() } else { 2 };
-            for (dim, sees) in shapes.into_iter().take(some) {
+            let shapes = [32, 160, 264].map(|dim| (dim, Sees::Past));
+            let others = [(40, Sees::Last(5)), (32, Sees::All)];
+            // Two forms are four kernels more: by the size of heads, and for a prompt others than for a token.
+            let some = if types.keys == types.values { others.len() } else { 0 };
+            for (dim, sees) in shapes.into_iter().chain(others.into_iter().take(some)) {
                 let shape = LayerShape { heads: 2, key_dim: dim, value_dim: dim, sees };
                 let spec = Attention {
                     heads: 4,
@@ -388,7 +389,8 @@ impl Run {
                     sinks: if dim == 40 { random.floats(4).into() } else { Constant::default() },
                     slopes: if dim == 264 { random.floats(4).into() } else { Constant::default() },
                 };
-                let whole = 7;
+                // Two queries a token to a head of keys: more than a tile of them.
+                let whole = 18;
                 let [q, k, v] = [4, 2, 2].map(|heads| random.floats((whole + 1) * heads * dim));
                 let (keys, values) = (types.keys.name(), types.values.name());
                 let name = format!("attention, keys {keys}, values {values}, heads of {dim}, {sees:?}");

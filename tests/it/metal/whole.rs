@@ -48,21 +48,34 @@ const ROUNDINGS: f32 = 5e-5;
 
 /// Compares a model on the emulator with the CPU, `layers` of it on the GPU. Gives how far they are apart.
 fn compare(name: &str, seed: u64, layers: Option<usize>, cache: impl Into<CacheTypes>) -> Result<f32, Error> {
-    let cache = cache.into();
+    compare_prompt(name, 14, seed, layers, cache).map(|(far, _)| far)
+}
+
+/// The same with a prompt of this length, and what was dispatched for it.
+fn compare_prompt(
+    name: &str,
+    tokens: usize,
+    seed: u64,
+    layers: Option<usize>,
+    cache: impl Into<CacheTypes>,
+) -> Result<(f32, Vec<String>), Error> {
+    let (cache, asked) = (cache.into(), Arc::default());
     let path = architecture(name);
     let cpu = ModelOptions::default().threads(1).open(&path)?;
-    let options = on_emulator(seed, Fault::None, &Arc::default());
+    let options = on_emulator(seed, Fault::None, &asked);
     let gpu = match layers {
         Some(layers) => options.gpu_layers(layers),
         None => options,
     };
     let gpu = gpu.open(&path)?;
     assert_eq!(gpu.backend(), BackendKind::Metal);
-    let tokens = models::tokens(14).into_iter().map(|id| id % cpu.vocabulary() as u32).collect::<Vec<_>>();
+    let tokens =
+        models::tokens(tokens).into_iter().map(|id| id % cpu.vocabulary() as u32).collect::<Vec<_>>();
     let (expected, found) = (logits(&cpu, &tokens, 3, cache)?, logits(&gpu, &tokens, 3, cache)?);
     let (kl, far) = (divergence(&expected, &found, cpu.vocabulary()), apart(&expected, &found));
     println!("{name}, layers {layers:?}, {cache:?}: apart {far:.1e}, divergence {kl:.1e}");
-    Ok(far)
+    let dispatches = std::mem::take(&mut asked.lock().unwrap().dispatches);
+    Ok((far, dispatches))
 }
 
 /// The names of the tiny models of one of `parts`.
@@ -104,6 +117,20 @@ fn every_architecture_gives_the_logits_of_the_cpu() {
 fn every_other_architecture_gives_the_logits_of_the_cpu() {
     if there() {
         agree(&part(1, 2));
+    }
+}
+
+#[test]
+fn longer_prompts_attend_in_tiles_and_give_the_logits_of_the_cpu() {
+    if !there() {
+        return;
+    }
+    // Grouped queries, windows, ALiBi, sinks, keys longer than values.
+    let names = ["qwen2", "gemma3", "bloom", "gpt-oss", "deepseek2-lite"];
+    for name in names.into_iter().take(if slow() { 1 } else { usize::MAX }) {
+        let (far, dispatches) = compare_prompt(name, 45, 8, None, CacheType::F32).unwrap();
+        assert!(dispatches.iter().any(|kernel| kernel.starts_with("attention_tile")), "{name}");
+        assert!(far <= bound(name), "{name}: {far}");
     }
 }
 
@@ -230,7 +257,7 @@ fn encoders_give_the_vectors_of_the_cpu() {
         let models =
             [Model::open(&path).unwrap(), on_emulator(6, Fault::None, &Arc::default()).open(&path).unwrap()];
         let tokens: Vec<u32> =
-            models::tokens(19).into_iter().map(|id| id % models[0].vocabulary() as u32).collect();
+            models::tokens(37).into_iter().map(|id| id % models[0].vocabulary() as u32).collect();
         let [expected, found] = models.map(|model| {
             let options = EmbedOptions::default().pooling(Pooling::Mean);
             model.embedder(options).unwrap().embed_tokens(&tokens).unwrap().into_values()
