@@ -1,9 +1,9 @@
 // Runs the kernels on a CPU, a fiber for each thread of a threadgroup, and talks to the tests through stdin and stdout.
 //
-// Fibers run until they wait for others; which one goes on is drawn by lot. What has to be met by all is checked: a collective
-// that lanes of a simdgroup reach at different lines, or a barrier that not all threads reach, ends the program with both
-// lines. Threadgroup memory is NaN before each threadgroup, as new buffers are. Dispatches between two barriers run in a drawn
-// order, as they might on a device; so do threadgroups.
+// Fibers run until they wait for others; which one goes on is drawn by lot, and which simdgroup lags behind. What has to be met by
+// all is checked: a collective that lanes of a simdgroup reach at different lines, or a barrier that not all threads reach, ends
+// the program with both lines. Threadgroup memory is NaN before each threadgroup, as new buffers are. Dispatches between two
+// barriers run in a drawn order, as they might on a device; so do threadgroups.
 //
 // Each request is a letter and numbers of 8 bytes, little-endian:
 //
@@ -247,8 +247,13 @@ void run_group(const emulator::Arguments &arguments) {
         simds[i / LANES].arrived = 0;
         ready.push_back(i);
     }
+    // A drawn simdgroup, or none, goes on only where hardly another can: whoever does not wait for it is early.
+    const unsigned slow = unsigned(lots() % (threads / LANES + 1));
     while (!ready.empty()) {
-        const std::size_t which = lots() % ready.size();
+        std::size_t which = lots() % ready.size();
+        for (int again = 0; again < 8 && ready[which] / LANES == slow; again++) {
+            which = lots() % ready.size();
+        }
         const unsigned number = ready[which];
         ready[which] = ready.back();
         ready.pop_back();
