@@ -10,7 +10,8 @@ use crate::numbers::{ROUNDING, Random};
 const CACHE_TYPES: [GgmlType; 5] =
     [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0];
 
-const PLAIN: Attention = Attention {
+/// One token that attends to itself.
+pub const PLAIN: Attention = Attention {
     cache: [GgmlType::F32; 2],
     tokens: 1,
     heads: 6,

@@ -4,6 +4,7 @@ use gristmill_kernels::metal::Launch;
 use gristmill_kernels::metal::launch::{self, Attention, Product};
 use gristmill_kernels::quant::GgmlType;
 
+use crate::attention::PLAIN;
 use crate::device;
 use crate::emulator::{Emulator, with_fault};
 use crate::numbers::Random;
@@ -70,14 +71,11 @@ fn attention(device: &mut Emulator, seed: u64) -> Result<Vec<u8>, String> {
         tokens: 14,
         heads: 2,
         kv_heads: 1,
-        key_dim: 64,
-        value_dim: 64,
         capacity: 50,
         position: 36,
         visible: [0, 50],
-        has: [false; 2],
         scale: 0.0005,
-        cap: None,
+        ..PLAIN
     };
     let mut random = Random(3);
     let [queries, slopes] = [14 * 2 * 64, 1].map(|count| device.floats(&random.floats(count)));
