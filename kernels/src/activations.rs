@@ -28,7 +28,7 @@ pub enum Form {
 }
 
 /// The sums of the codes of 256 activations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Sums {
     /// Of each 16 codes.

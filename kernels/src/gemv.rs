@@ -18,8 +18,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
-use crate::activations::Columns;
-use crate::quant::{Block, Codes, Scale, Scaled, Superblock, eight};
+use crate::activations::{Columns, Sums};
+use crate::quant::{Block, Codes, Scale, Scaled, Superblock, eight, eight_of_blocks};
 use crate::simd::{Isa, filled, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
@@ -58,30 +58,49 @@ impl<I: Isa> Lanes<I> {
     }
 }
 
-/// Rows of superblocks times `C` columns from column `first` on.
+/// A column of codes, by eights of parts of 32.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Coded<'a, S> {
+    codes: &'a [[[i8; 32]; 8]],
+    /// Of each group, or of each superblock.
+    scales: &'a [[f32; 8]],
+    /// The same of the codes' sums, or all of a superblock's.
+    sums: &'a [S],
+}
+
+impl<'a> Coded<'a, [i32; 8]> {
+    /// Column `c` for scaled blocks.
+    #[inline(always)]
+    pub fn scaled(x: Columns<'a>, c: usize) -> Self {
+        Coded { codes: x.codes(c).as_chunks().0, scales: x.scales(c), sums: x.sums(c) }
+    }
+}
+
+impl<'a> Coded<'a, Sums> {
+    /// Column `c` for superblocks.
+    #[inline(always)]
+    pub fn superblocks(x: Columns<'a>, c: usize) -> Self {
+        Coded { codes: x.codes(c).as_chunks().0, scales: x.scales(c), sums: x.superblock_sums(c) }
+    }
+}
+
+/// Rows of superblocks times `C` columns.
 #[inline(always)]
 pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     isa: I,
     rows: &[&[B]],
-    x: Columns<'_>,
-    first: usize,
+    x: &[Coded<'_, Sums>; C],
     Lanes { dots, mins, .. }: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
-    // Not `from_fn`, which is not always part of the loop.
-    let (mut codes, mut sums, mut scales) = ([&[][..]; C], [&[][..]; C], [&[][..]; C]);
-    for c in 0..C {
-        codes[c] = x.codes(first + c).as_chunks::<8>().0;
-        sums[c] = x.superblock_sums(first + c);
-        scales[c] = x.scales(first + c);
-    }
     let mut acc = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
     // Eight superblocks share the conversions and the sums across lanes.
     for start in (0..len).step_by(8) {
         let count = (len - start).min(8);
-        let (mut codes, mut sums) = (codes, sums);
+        // Not `from_fn`, which is not always part of the loop.
+        let (mut codes, mut sums) = ([&[][..]; C], [&[][..]; C]);
         for c in 0..C {
-            (codes[c], sums[c]) = (&codes[c][start..][..count], &sums[c][start..][..count]);
+            (codes[c], sums[c]) = (&x[c].codes[start..][..count], &x[c].sums[start..][..count]);
         }
         for (r, row) in rows.iter().enumerate().take(TOGETHER) {
             for i in count..8 {
@@ -140,7 +159,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
             }
             for c in 0..C {
-                let column = isa.floats(&scales[c][start / 8]);
+                let column = isa.floats(&x[c].scales[start / 8]);
                 let dots = isa.to_floats(isa.sum_each(&dots[r][c]));
                 let scale = isa.mul(row_scales, column);
                 let values = if B::MINS {
@@ -163,31 +182,28 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
 
 /// A scale of each of eight blocks; of those that are missing, of a block of zeros.
 #[inline(always)]
-fn eight_of<I: Isa, B: Block>(isa: I, blocks: &[B], scale: impl Fn(&B) -> Scale) -> I::Floats {
-    match blocks.first_chunk::<8>() {
-        Some(blocks) => eight(isa, |i| scale(&blocks[i])),
-        None => eight(isa, |i| scale(blocks.get(i).unwrap_or(&B::zeroed()))),
+fn eight_of<I: Isa, B: Block>(isa: I, blocks: &[B], scale: impl Fn(&B) -> Scale<'_>) -> I::Floats {
+    match blocks.first_chunk() {
+        Some(blocks) => eight_of_blocks(isa, blocks, scale),
+        None => {
+            let none = B::zeroed();
+            eight(isa, |i| scale(blocks.get(i).unwrap_or(&none)))
+        }
     }
 }
 
-/// Rows of scaled blocks times `C` columns from column `first` on.
+/// Rows of scaled blocks times `C` columns.
 #[inline(always)]
 pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     isa: I,
     rows: &[&[B]],
-    x: Columns<'_>,
-    first: usize,
+    x: &[Coded<'_, [i32; 8]>; C],
     Lanes { spans, .. }: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
     let mut total = [[0.0; C]; TOGETHER];
     // How many sums of spans wait: one's way through the lanes takes as long as hundreds of weights.
     let mut waiting = 0;
     let len = rows.first().map_or(0, |row| row.len());
-    let mut columns = [Coded::default(); C];
-    for c in 0..C {
-        let codes = x.codes(first + c).as_chunks().0;
-        columns[c] = Coded { codes, scales: x.scales(first + c), sums: x.sums(first + c) };
-    }
     for start in (0..len).step_by(SPAN / B::LEN) {
         let end = len.min(start + SPAN / B::LEN);
         for row in rows.iter().take(TOGETHER) {
@@ -197,25 +213,25 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
             let left = eights.remainder();
             while let Some(blocks) = eights.next() {
                 prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                let dots = eight_dots(isa, blocks, &columns, at);
+                let sums = eight_sums(isa, blocks, x, at);
                 // One column takes two in turn: while the sums of one wait for each other, the other multiplies.
                 let next = if C == 1 { eights.next() } else { None };
                 if let Some(next) = next {
                     prefetch(isa, &next[0], size_of_val(next), rows.len());
-                    let next_dots = eight_dots(isa, next, &columns, at + 1);
-                    add_dots(isa, blocks, dots, &columns, at, &mut acc);
-                    add_dots(isa, next, next_dots, &columns, at + 1, &mut acc);
+                    let next_sums = eight_sums(isa, next, x, at + 1);
+                    add_sums(isa, blocks, sums, x, at, &mut acc);
+                    add_sums(isa, next, next_sums, x, at + 1, &mut acc);
                     at += 2;
                 } else {
-                    add_dots(isa, blocks, dots, &columns, at, &mut acc);
+                    add_sums(isa, blocks, sums, x, at, &mut acc);
                     at += 1;
                 }
             }
             if !left.is_empty() {
                 let blocks: [B; 8] = filled(left, B::zeroed());
                 let blocks = &blocks[..8 / B::PARTS];
-                let dots = eight_dots(isa, blocks, &columns, at);
-                add_dots(isa, blocks, dots, &columns, at, &mut acc);
+                let sums = eight_sums(isa, blocks, x, at);
+                add_sums(isa, blocks, sums, x, at, &mut acc);
             }
             for c in 0..C {
                 spans[c][waiting % 8] = acc[c];
@@ -250,40 +266,46 @@ fn add_spans<I: Isa, const C: usize>(
     }
 }
 
-/// A column for scaled blocks, by eights of parts of 32: their codes, and, eight at a time, a scale and a sum for each group.
-#[derive(Clone, Copy, Default)]
-struct Coded<'a> {
-    codes: &'a [[[i8; 32]; 8]],
-    scales: &'a [[f32; 8]],
-    sums: &'a [[i32; 8]],
-}
-
-/// The products of the codes of eight parts, those that are the `at`-th eight of the columns.
+/// The sums of the products of eight parts' codes, those that are the `at`-th eight of the columns: one for each group.
 #[inline(always)]
-fn eight_dots<I: Isa, B: Scaled, const C: usize>(
+fn eight_sums<I: Isa, B: Scaled, const C: usize>(
     isa: I,
     blocks: &[B],
-    x: &[Coded<'_>; C],
+    x: &[Coded<'_, [i32; 8]>; C],
     at: usize,
-) -> [[I::Ints; 4]; C] {
-    let mut dots = [[isa.zero_ints(); 4]; C];
+) -> [[I::Ints; 2]; C] {
+    let mut w = [[isa.splat_byte(0); 2]; 4];
     for pair in 0..4 {
-        let w = two_parts(isa, blocks, pair);
-        for c in 0..C {
-            let x = &x[c].codes[at].as_chunks::<2>().0[pair];
-            dots[c][pair] = dot_two(isa, B::CODES, w, [isa.signed_bytes(&x[0]), isa.signed_bytes(&x[1])]);
-        }
+        w[pair] = two_parts(isa, blocks, pair);
     }
-    dots
+    let mut sums = [[isa.zero_ints(); 2]; C];
+    for c in 0..C {
+        let [a0, b0, a1, b1, a2, b2, a3, b3] = &x[c].codes[at];
+        let pairs = [[a0, b0], [a1, b1], [a2, b2], [a3, b3]];
+        if B::GROUP == 32 && B::CODES.sums_in_16_bits() == 8 {
+            sums[c][0] = isa.sum_products(&w, pairs);
+            continue;
+        }
+        let mut dots = [isa.zero_ints(); 4];
+        for pair in 0..4 {
+            let [a, b] = pairs[pair];
+            dots[pair] = dot_two(isa, B::CODES, w[pair], [isa.signed_bytes(a), isa.signed_bytes(b)]);
+        }
+        sums[c] = match B::GROUP {
+            16 => [isa.sum_pairs(dots[0], dots[1]), isa.sum_pairs(dots[2], dots[3])],
+            _ => [isa.sum_halves(&dots), isa.zero_ints()],
+        };
+    }
+    sums
 }
 
 /// Adds them to the eight accumulators of each column.
 #[inline(always)]
-fn add_dots<I: Isa, B: Scaled, const C: usize>(
+fn add_sums<I: Isa, B: Scaled, const C: usize>(
     isa: I,
     blocks: &[B],
-    dots: [[I::Ints; 4]; C],
-    x: &[Coded<'_>; C],
+    sums: [[I::Ints; 2]; C],
+    x: &[Coded<'_, [i32; 8]>; C],
     at: usize,
     acc: &mut [I::Floats; C],
 ) {
@@ -291,36 +313,43 @@ fn add_dots<I: Isa, B: Scaled, const C: usize>(
     for turn in 0..32 / B::GROUP {
         let of_column = 32 / B::GROUP * at + turn;
         let of_block = B::LEN / B::GROUP;
-        let row_scales = eight(isa, |i| blocks[(8 * turn + i) / of_block].scale((8 * turn + i) % of_block));
+        let row_scales = match blocks.first_chunk() {
+            Some(blocks) if of_block == 1 => eight_of_blocks(isa, blocks, |block: &B| block.scale(0)),
+            _ => eight(isa, |i| blocks[(8 * turn + i) / of_block].scale((8 * turn + i) % of_block)),
+        };
         for c in 0..C {
-            let mut dots = match B::GROUP {
-                16 => isa.sum_pairs(dots[c][2 * turn], dots[c][2 * turn + 1]),
-                _ => isa.sum_halves(&dots[c]),
-            };
-            let sums = isa.ints(&x[c].sums[of_column]);
+            let mut dots = sums[c][turn];
+            let code_sums = isa.ints(&x[c].sums[of_column]);
             let dx = isa.floats(&x[c].scales[of_column]);
             if B::OFFSET != 0 {
-                dots = isa.sub_ints(dots, times_offset(isa, sums, B::OFFSET));
+                dots = isa.sub_ints(dots, times_offset(isa, code_sums, B::OFFSET));
             }
             acc[c] = isa.fma(isa.to_floats(dots), isa.mul(row_scales, dx), acc[c]);
             if B::MINS {
-                let mins = eight(isa, |i| blocks[i / B::PARTS].min());
-                acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(sums)), acc[c]);
+                let mins = match blocks.first_chunk() {
+                    Some(blocks) if B::PARTS == 1 => eight_of_blocks(isa, blocks, B::min),
+                    _ => eight(isa, |i| blocks[i / B::PARTS].min()),
+                };
+                acc[c] = isa.fma(mins, isa.mul(dx, isa.to_floats(code_sums)), acc[c]);
             }
         }
     }
 }
 
-/// Rows of any format, made floats, times `C` columns from column `first` on.
+/// Column `c` for rows that are made floats.
+#[inline(always)]
+pub(crate) fn float_column(x: Columns<'_>, c: usize) -> &[f32] {
+    x.float_column(c)
+}
+
+/// Rows of any format, made floats, times `C` columns.
 #[inline(always)]
 pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     isa: I,
     rows: &[&[B]],
-    x: Columns<'_>,
-    first: usize,
+    columns: &[&[f32]; C],
     _: &mut Lanes<I>,
 ) -> [[f32; C]; TOGETHER] {
-    let columns: [_; C] = core::array::from_fn(|c| x.float_column(first + c));
     let mut total = [[0.0; C]; TOGETHER];
     let len = rows.first().map_or(0, |row| row.len());
     for start in (0..len).step_by(SPAN / B::LEN) {
@@ -332,15 +361,21 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
                 let mut acc = sums[r];
                 let mut at = turn;
                 // Blocks of 32 weights or less are made floats in registers, by 32; longer ones and what is left in memory.
-                while B::LEN <= 32 && end - at >= 32 / B::LEN {
-                    let blocks = &row[at..][..32 / B::LEN];
-                    prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                    let mut w = [0.0; 32];
-                    B::unpack(isa, blocks, &mut w);
+                if B::LEN <= 32 {
+                    let whole = (end - at) * B::LEN / 32;
+                    let mut x = [&[][..]; C];
                     for c in 0..C {
-                        acc[c] = add_32(isa, acc[c], &w, &columns[c][at * B::LEN..].as_chunks().0[0]);
+                        x[c] = &columns[c][at * B::LEN..].as_chunks().0[..whole];
                     }
-                    at += 32 / B::LEN;
+                    for (i, blocks) in row[at..].chunks_exact(32 / B::LEN).take(whole).enumerate() {
+                        prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
+                        let mut w = [0.0; 32];
+                        B::unpack(isa, blocks, &mut w);
+                        for c in 0..C {
+                            acc[c] = add_32(isa, acc[c], &w, &x[c][i]);
+                        }
+                    }
+                    at += whole * 32 / B::LEN;
                 }
                 while at < end {
                     let to = end.min(at + B::LEN.max(32) / B::LEN);

@@ -1,10 +1,10 @@
 //! The product of a matrix of weights, in any format, and columns of activations.
 #![forbid(unsafe_code)]
 
-use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS};
+use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS, Sums};
 use crate::dispatch::Task;
 use crate::gemm::{Place, Results};
-use crate::gemv::{Lanes, SPAN, TOGETHER};
+use crate::gemv::{Coded, Lanes, SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
@@ -198,7 +198,7 @@ const FIRST_LEVEL: usize = 6144;
 
 /// Rows times a few columns, where they lie.
 macro_rules! rows_task {
-    ($name:ident, $block:path, $rows:path) => {
+    ($name:ident, $block:path, $rows:path, $column:ty, $cut:path) => {
         struct $name<'a, 'o, B> {
             rows: &'a [B],
             row_blocks: usize,
@@ -209,23 +209,22 @@ macro_rules! rows_task {
         }
 
         impl<B: $block> $name<'_, '_, B> {
-            /// Multiplies `rows`, which are numbers `i`, `i + apart` and so on, with `C` columns from `first` on; gives `C`.
+            /// Multiplies `rows`, which are numbers `i`, `i + apart` and so on, with columns `x`, those from `first` on.
             #[inline(always)]
             fn columns<I: Isa, const C: usize>(
                 &mut self,
                 isa: I,
                 (i, apart): (usize, usize),
                 rows: &[&[B]],
-                first: usize,
+                (first, x): (usize, &[$column; C]),
                 lanes: &mut Lanes<I>,
-            ) -> usize {
-                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, self.x, first, lanes);
+            ) {
+                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, x, lanes);
                 for (r, sums) in sums.into_iter().enumerate().take(rows.len()) {
                     for (c, sum) in sums.into_iter().enumerate() {
                         self.out.column(first + c)[i + r * apart] = sum;
                     }
                 }
-                C
             }
         }
 
@@ -237,20 +236,27 @@ macro_rules! rows_task {
                 let (count, rows, row_blocks) = (self.x.count(), self.rows, self.row_blocks);
                 let row = |i: usize| &rows[i * row_blocks..][..row_blocks];
                 let lanes = &mut Lanes::new(isa);
+                // Cut once for all rows. Not `from_fn`, which is not always part of the loop.
+                let mut columns = [Default::default(); PANEL_COLUMNS];
+                for (c, column) in columns.iter_mut().enumerate().take(count) {
+                    *column = $cut(self.x, c);
+                }
+                let (fours, left) = columns[..count].as_chunks::<4>();
+                let (twos, ones) = left.as_chunks::<2>();
                 for (i, apart, together) in turns(rows.len() / row_blocks, self.streams) {
-                    // Not `from_fn`, which is not always part of the loop.
                     let mut by_turns = [row(i); TOGETHER];
                     for r in 1..together {
                         by_turns[r] = row(i + r * apart);
                     }
-                    let rows = &by_turns[..together];
-                    let mut first = 0;
-                    while first < count {
-                        first += match count - first {
-                            4.. => self.columns::<I, 4>(isa, (i, apart), rows, first, lanes),
-                            2.. => self.columns::<I, 2>(isa, (i, apart), rows, first, lanes),
-                            _ => self.columns::<I, 1>(isa, (i, apart), rows, first, lanes),
-                        };
+                    let (at, rows) = ((i, apart), &by_turns[..together]);
+                    for (first, x) in (0..).step_by(4).zip(fours) {
+                        self.columns(isa, at, rows, (first, x), lanes);
+                    }
+                    for x in twos {
+                        self.columns(isa, at, rows, (4 * fours.len(), x), lanes);
+                    }
+                    for x in ones.as_chunks::<1>().0 {
+                        self.columns(isa, at, rows, (count - 1, x), lanes);
                     }
                 }
             }
@@ -266,9 +272,9 @@ fn turns(rows: usize, streams: usize) -> impl Iterator<Item = (usize, usize, usi
     (0..apart).map(move |i| (i, apart, streams)).chain((apart * streams..rows).map(move |i| (i, apart, 1)))
 }
 
-rows_task!(ScaledRows, quant::Scaled, gemv::scaled);
-rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks);
-rows_task!(PlainRows, quant::Block, gemv::plain);
+rows_task!(ScaledRows, quant::Scaled, gemv::scaled, Coded<'_, [i32; 8]>, Coded::scaled);
+rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks, Coded<'_, Sums>, Coded::superblocks);
+rows_task!(PlainRows, quant::Block, gemv::plain, &[f32], gemv::float_column);
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

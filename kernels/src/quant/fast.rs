@@ -29,21 +29,21 @@ impl Codes {
 
 /// A float of a block, as the block keeps it.
 #[derive(Clone, Copy)]
-pub enum Scale {
+pub enum Scale<'a> {
     /// Half precision, little-endian.
-    Half([u8; 2]),
+    Half(&'a [u8; 2]),
     /// Some other way.
     Float(f32),
 }
 
 /// Eight scales, from blocks of one format.
 #[inline(always)]
-pub(crate) fn eight<I: Isa>(isa: I, scale: impl Fn(usize) -> Scale) -> I::Floats {
+pub(crate) fn eight<'a, I: Isa>(isa: I, scale: impl Fn(usize) -> Scale<'a>) -> I::Floats {
     // Put together in general registers: the vector ones' shuffles are what decode has least of.
     let (mut halves, mut floats) = ([0_u64; 2], [0.0; 8]);
     for i in 0..8 {
         match scale(i) {
-            Scale::Half(bits) => halves[i / 4] |= u64::from(u16::from_le_bytes(bits)) << (16 * (i % 4)),
+            Scale::Half(bits) => halves[i / 4] |= u64::from(u16::from_le_bytes(*bits)) << (16 * (i % 4)),
             Scale::Float(float) => floats[i] = float,
         }
     }
@@ -51,6 +51,22 @@ pub(crate) fn eight<I: Isa>(isa: I, scale: impl Fn(usize) -> Scale) -> I::Floats
     match scale(0) {
         Scale::Half(_) => isa.halves_of(&bytemuck::cast(halves.map(u64::to_le))),
         Scale::Float(_) => isa.floats(&floats),
+    }
+}
+
+/// A scale of each of eight neighbours.
+#[inline(always)]
+pub(crate) fn eight_of_blocks<I: Isa, B: Block>(
+    isa: I,
+    blocks: &[B; 8],
+    scale: impl Fn(&B) -> Scale<'_>,
+) -> I::Floats {
+    match scale(&blocks[0]) {
+        Scale::Half(half) => {
+            let at = half.as_ptr().addr().wrapping_sub(blocks.as_ptr().addr());
+            isa.halves_of_blocks(bytemuck::bytes_of(blocks), at)
+        }
+        Scale::Float(_) => eight(isa, |i| scale(&blocks[i])),
     }
 }
 
@@ -92,9 +108,9 @@ pub trait Scaled: Block {
         isa.exchange(a.0.load_codes(isa, a.1), b.0.load_codes(isa, b.1))
     }
     /// The scale of group `group`.
-    fn scale(&self, group: usize) -> Scale;
+    fn scale(&self, group: usize) -> Scale<'_>;
     /// The minimum.
-    fn min(&self) -> Scale {
+    fn min(&self) -> Scale<'_> {
         Scale::Float(0.0)
     }
 }
@@ -156,11 +172,11 @@ pub trait Superblock: Block {
     /// part's integer of [`Superblock::prepare`].
     fn load_codes<I: Isa>(&self, isa: I, part: usize, prepared: u32) -> I::Bytes;
     /// The scale of the whole superblock.
-    fn scale(&self) -> Scale;
+    fn scale(&self) -> Scale<'_>;
     /// The integer scales, one for each group.
     fn group_scales(&self) -> Groups;
     /// The scale of the minimums.
-    fn min_scale(&self) -> Scale {
+    fn min_scale(&self) -> Scale<'_> {
         Scale::Float(0.0)
     }
     /// The integer minimums, one for each group.

@@ -117,7 +117,7 @@ impl Superblock for Iq1M {
         load_shifted(isa, points, shifts)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
+    fn scale(&self) -> Scale<'_> {
         Scale::Float(self.scales().0)
     }
     #[inline(always)]

@@ -85,8 +85,8 @@ impl Superblock for Iq2S {
         bytemuck::cast::<_, [[u8; 4]; 8]>(self.signs).map(u32::from_le_bytes)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

@@ -100,8 +100,8 @@ impl Superblock for Iq2Xs {
         grids::even_signs_of(isa, isa.field::<1, 0x7f>(isa.second_bytes(&self.qs)))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

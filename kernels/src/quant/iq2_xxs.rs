@@ -90,8 +90,8 @@ impl Superblock for Iq2Xxs {
         grids::even_signs_of(isa, isa.sevens(isa.second_fours(&self.qs)))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

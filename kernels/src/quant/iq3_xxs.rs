@@ -92,8 +92,8 @@ impl Superblock for Iq3Xxs {
         grids::even_signs_of(isa, isa.sevens(isa.bytes(&bytemuck::cast(self.signs))))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

@@ -65,8 +65,8 @@ impl Scaled for Iq4Nl {
         [isa.lookup(&LEVELS, low), isa.lookup(&LEVELS, high)]
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

@@ -79,8 +79,8 @@ impl Superblock for Iq4Xs {
         isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

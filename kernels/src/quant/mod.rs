@@ -52,8 +52,8 @@ mod fast;
 mod ggml_type;
 pub(crate) mod grids;
 
-pub(crate) use fast::eight;
 pub use fast::{Codes, Groups, Scale, Scaled, Superblock};
+pub(crate) use fast::{eight, eight_of_blocks};
 pub use ggml_type::GgmlType;
 
 /// Calls the macro `$with` with every computable format, as `file::Block: path`: the one list of them.

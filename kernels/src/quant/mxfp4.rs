@@ -73,7 +73,7 @@ impl Scaled for Mxfp4 {
         [isa.lookup(&RAISED, low), isa.lookup(&RAISED, high)]
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
+    fn scale(&self, _: usize) -> Scale<'_> {
         Scale::Float(half_e8m0(self.e))
     }
 }

@@ -91,7 +91,7 @@ impl Scaled for Nvfp4 {
         [isa.lookup(&RAISED, isa.field::<0, 0x0f>(qs)), isa.lookup(&RAISED, isa.field::<4, 0x0f>(qs))]
     }
     #[inline(always)]
-    fn scale(&self, group: usize) -> Scale {
+    fn scale(&self, group: usize) -> Scale<'_> {
         Scale::Float(HALF_SCALES[usize::from(self.d[group])])
     }
 }

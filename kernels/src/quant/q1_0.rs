@@ -59,8 +59,8 @@ impl Scaled for Q1_0 {
         isa.and(isa.spread_bits(mask), isa.splat_byte(2))
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

@@ -57,8 +57,8 @@ impl Scaled for Q2_0 {
         isa.quarters(&self.qs.as_chunks().0[part])
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

@@ -91,16 +91,16 @@ impl Superblock for Q2K {
         load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {
         Groups::Of16(self.scales.map(|packed| (packed & 0x0f) as i8))
     }
     #[inline(always)]
-    fn min_scale(&self) -> Scale {
-        Scale::Half(self.dmin)
+    fn min_scale(&self) -> Scale<'_> {
+        Scale::Half(&self.dmin)
     }
     #[inline(always)]
     fn group_mins(&self) -> Groups {

@@ -56,8 +56,8 @@ impl Scaled for Q4_0 {
         isa.nibbles_of_two(&a.qs, &b.qs)
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

@@ -58,12 +58,12 @@ impl Scaled for Q4_1 {
         isa.nibbles_of_two(&a.qs, &b.qs)
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
-    fn min(&self) -> Scale {
-        Scale::Half(self.m)
+    fn min(&self) -> Scale<'_> {
+        Scale::Half(&self.m)
     }
 }
 

@@ -97,8 +97,8 @@ impl Scaled for Q5_0 {
         load_two(isa, (&a.qs, a.qh), (&b.qs, b.qh))
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

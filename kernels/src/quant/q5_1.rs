@@ -60,12 +60,12 @@ impl Scaled for Q5_1 {
         q5_0::load_two(isa, (&a.qs, a.qh), (&b.qs, b.qh))
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
-    fn min(&self) -> Scale {
-        Scale::Half(self.m)
+    fn min(&self) -> Scale<'_> {
+        Scale::Half(&self.m)
     }
 }
 

@@ -79,16 +79,16 @@ impl Superblock for Q5K {
         isa.or(low, fifth)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {
         Groups::Of32(bytemuck::cast(q4_k::scales_and_mins(&self.scales).0))
     }
     #[inline(always)]
-    fn min_scale(&self) -> Scale {
-        Scale::Half(self.dmin)
+    fn min_scale(&self) -> Scale<'_> {
+        Scale::Half(&self.dmin)
     }
     #[inline(always)]
     fn group_mins(&self) -> Groups {

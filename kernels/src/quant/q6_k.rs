@@ -83,8 +83,8 @@ impl Superblock for Q6K {
         isa.or(low, isa.raise::<4>(high))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

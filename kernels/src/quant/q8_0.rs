@@ -45,8 +45,8 @@ impl Scaled for Q8_0 {
         isa.signed_bytes(&self.qs)
     }
     #[inline(always)]
-    fn scale(&self, _: usize) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self, _: usize) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
 }
 

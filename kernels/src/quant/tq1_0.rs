@@ -112,8 +112,8 @@ impl Superblock for Tq1_0 {
         isa.field::<6, 0x03>(isa.mean_bytes(less, isa.mean_bytes(less, isa.splat_byte(0))))
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

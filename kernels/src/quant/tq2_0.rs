@@ -56,8 +56,8 @@ impl Superblock for Tq2_0 {
         q2_k::load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn scale(&self) -> Scale {
-        Scale::Half(self.d)
+    fn scale(&self) -> Scale<'_> {
+        Scale::Half(&self.d)
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {

@@ -271,6 +271,7 @@ macro_rules! avx2_words {
             fn floats(from: &[f32; 8]) -> __m256 { _mm256_loadu_ps(from.as_ptr()) }
             fn halves(from: &[u8; 16]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
             fn halves_of(bits: &[u16; 8]) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
+            fn halves_of_blocks(blocks: &[u8], at: usize) -> __m256 { _mm256_cvtph_ps(shorts_of_blocks(blocks, at)) }
             fn brains(from: &[u8; 16]) -> __m256 {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -401,6 +402,21 @@ impl Isa for Avx2 {
         fn dot_two_unsigned(u: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
             let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(u[0], s[0]), _mm256_maddubs_epi16(u[1], s[1]));
             _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+        }
+        fn sum_products(u: &[[__m256i; 2]; 4], s: [[&[i8; 32]; 2]; 4]) -> __m256i {
+            // All sixteen products of a sum fit 16 bits.
+            let mut sums = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                sums[i] = _mm256_add_epi16(
+                    _mm256_maddubs_epi16(u[i][0], _mm256_loadu_si256(p(s[i][0]))),
+                    _mm256_maddubs_epi16(u[i][1], _mm256_loadu_si256(p(s[i][1]))),
+                );
+            }
+            let [a, b, c, d] = sums;
+            let ab = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let cd = _mm256_add_epi16(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            let sums = _mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
         }
         fn dot_two_signed(w: [__m256i; 2], s: [__m256i; 2]) -> __m256i {
             let one = _mm256_set1_epi16(1);

@@ -142,6 +142,16 @@ pub trait Isa: Copy {
     fn dot_two_unsigned(self, u: [Self::Bytes; 2], s: [Self::Bytes; 2]) -> Self::Ints;
     /// The same for signed codes, `w` from -128 to 127 and `s` from -127 to 127.
     fn dot_two_signed(self, w: [Self::Bytes; 2], s: [Self::Bytes; 2]) -> Self::Ints;
+    /// Sums of products of unsigned codes (0 to 15) and signed ones (-127 to 127): lane `i` is that of the first sixteen of both
+    /// registers of `u[i]`, lane `4 + i` that of their last.
+    #[inline(always)]
+    fn sum_products(self, u: &[[Self::Bytes; 2]; 4], s: [[&[i8; 32]; 2]; 4]) -> Self::Ints {
+        let mut dots = [self.zero_ints(); 4];
+        for i in 0..4 {
+            dots[i] = self.dot_two_unsigned(u[i], [self.signed_bytes(s[i][0]), self.signed_bytes(s[i][1])]);
+        }
+        self.sum_halves(&dots)
+    }
     /// 16 integers from memory.
     fn shorts(self, from: &[i16; 16]) -> Self::Shorts;
     /// Products in 32 bits, neighbours added to `to`: lane `i` is `to[i] + a[2i] b[2i] + a[2i+1] b[2i+1]`.
@@ -190,6 +200,15 @@ pub trait Isa: Copy {
     fn halves(self, from: &[u8; 16]) -> Self::Floats;
     /// 8 half-precision floats given by their bits, widened.
     fn halves_of(self, bits: &[u16; 8]) -> Self::Floats;
+    /// The half-precision floats, little-endian, at byte `at` of each of eight blocks one behind the other, widened.
+    #[inline(always)]
+    fn halves_of_blocks(self, blocks: &[u8], at: usize) -> Self::Floats {
+        let mut halves = [0; 8];
+        for (half, block) in halves.iter_mut().zip(blocks.chunks_exact(blocks.len() / 8)) {
+            *half = u16::from_le_bytes([block[at], block[at + 1]]);
+        }
+        self.halves_of(&halves)
+    }
     /// 8 brain floats from memory, little-endian, widened.
     fn brains(self, from: &[u8; 16]) -> Self::Floats;
     /// The same float eight times.

@@ -56,6 +56,19 @@ impl Task for Words {
             isa.store_bytes(word, &mut bytes);
             out.push((name, bytes));
         }
+        let (small, signed) = (isa.field::<0, 0x0f>(a), self.b.map(|b| (b as i8).max(-127)));
+        // Blocks of eighteen bytes whose halves are all finite.
+        let blocks: [u8; 144] = core::array::from_fn(|i| self.a[i % 32] & 0xbf);
+        let sums = isa.sum_products(&[[small, isa.field::<4, 0x0f>(a)]; 4], [[&signed; 2]; 4]);
+        for (name, word) in [
+            ("sum_products", isa.to_floats(sums)),
+            ("halves_of_blocks 0", isa.halves_of_blocks(&blocks, 0)),
+            ("halves_of_blocks 16", isa.halves_of_blocks(&blocks, 16)),
+        ] {
+            let mut floats = [0.0; 8];
+            isa.store(word, &mut floats);
+            out.push((name, bytemuck::cast(floats)));
+        }
         out
     }
 }
@@ -112,6 +125,13 @@ fn words_mean_what_they_say() {
     assert_eq!(find("mean_bytes")[..3], [65, 69, 73]);
     assert_eq!(find("spread_bytes")[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
+    // Sixteen low nibbles, 0 and 8 by turns, and the high ones, twice 0 to 7 (or 8 to 15), times -127.
+    let sums: [f32; 8] = bytemuck::cast(find("sum_products"));
+    assert_eq!(sums, [[-127.0 * 120.0; 4], [-127.0 * 248.0; 4]].as_flattened());
+    // Bytes 18 and 19 are 18 * 8 = 0x90 and 0x98; bytes 34 and 35 those of 2 and 3.
+    let halves = |name| bytemuck::cast::<_, [f32; 8]>(find(name))[1];
+    assert_eq!(halves("halves_of_blocks 0"), half::f16::from_bits(0x9890).to_f32());
+    assert_eq!(halves("halves_of_blocks 16"), half::f16::from_bits(0x1810).to_f32());
 }
 
 /// Emulators set the variable: what they run must not fall back silently.

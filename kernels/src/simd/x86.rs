@@ -2,6 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use super::unrolled;
+
 #[inline(always)]
 pub(super) const fn p<T>(from: &T) -> *const __m256i {
     (from as *const T).cast()
@@ -45,6 +47,27 @@ pub(super) unsafe fn sum_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) ->
         let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
         _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd))
+    }
+}
+
+/// The two bytes at byte `at` of each of eight blocks one behind the other.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+pub(super) unsafe fn shorts_of_blocks(blocks: &[u8], at: usize) -> __m128i {
+    let apart = blocks.len() / 8;
+    // Two bytes less than a block from one to the next put those of block `i` in place `i`; the eighth sixteen then end with the
+    // blocks at the latest.
+    let sixteen =
+        |i: usize| blocks[i * (apart - 2) + at..].first_chunk::<16>().map_or([0; 16], |&bytes| bytes);
+    // SAFETY: the caller promises AVX; loads are of arrays of sixteen bytes.
+    unsafe {
+        let mut shorts = _mm_loadu_si128(sixteen(0).as_ptr().cast());
+        unrolled!(I in [1, 2, 3, 4, 5, 6, 7] {
+            shorts = _mm_blend_epi16::<{ 1 << I }>(shorts, _mm_loadu_si128(sixteen(I).as_ptr().cast()));
+        });
+        shorts
     }
 }
 
