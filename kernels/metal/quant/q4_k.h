@@ -3,17 +3,14 @@
 
 #include "../bits.h"
 
-/// The scale and the minimum of group `g`, as Q4_K and Q5_K pack them.
+/// The scale and the minimum of group `g`, as Q4_K and Q5_K pack them: both at once, and in one way for all groups, so that lanes
+/// do not part.
 inline float2 scale_and_min(device const uchar *packed, ushort g, half d, half dmin) {
-    ushort scale, min;
-    if (g < 4) {
-        scale = packed[g] & 0x3f;
-        min = packed[g + 4] & 0x3f;
-    } else {
-        scale = (packed[g + 4] & 0x0f) | packed[g - 4] >> 6 << 4;
-        min = packed[g + 4] >> 4 | packed[g] >> 6 << 4;
-    }
-    return float2(float(d) * float(scale), float(dmin) * float(min));
+    const ushort scale = packed[g % 4], min = packed[g % 4 + 4], last = packed[g % 4 + 8];
+    const uint both = as_type<uint>(ushort2(scale, min));
+    const uint last_four = as_type<uint>(ushort2(ushort(last & 0x0f), ushort(last >> 4))) | (both >> 2 & 0x00300030);
+    const half2 codes = as_type<half2>((g < 4 ? both & 0x003f003f : last_four) | 0x64006400);
+    return float2(float(d) * float(codes.x - half(1024)), float(dmin) * float(codes.y - half(1024)));
 }
 
 /// 256 weights.
