@@ -110,7 +110,7 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             }
             for (i, block) in row[start..][..count].iter().enumerate() {
                 prefetch(isa, block, size_of::<B>(), rows.len());
-                let prepared = block.prepare(isa);
+                let (prepared, signs) = (block.prepare(), isa.signs(block.signs(isa)));
                 let [scales, of_sums] = block.load_groups(isa);
                 // Two sums, so that additions wait less for each other.
                 let mut two = [[isa.zero_ints(); 2]; C];
@@ -129,7 +129,12 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                         for half in 0..2 {
                             let products = match B::CODES {
                                 Codes::Unsigned(_) if B::SIGNS => {
-                                    isa.pairs_unsigned(w[half], isa.negate_where(x[half], prepared[a + half]))
+                                    // Here, not before: sooner they would wait in memory for the points.
+                                    let x = match half {
+                                        0 => isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
+                                        _ => isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
+                                    };
+                                    isa.pairs_unsigned(w[half], x)
                                 }
                                 Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
                                 Codes::Signed => isa.pairs_signed(w[half], x[half]),

@@ -336,17 +336,19 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
                     put(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
-                let mut prepared = [[0; 8]; 8];
-                for (i, prepared) in prepared.iter_mut().enumerate() {
-                    *prepared = row(i).prepare(isa);
+                let (mut prepared, mut signs) = ([[0; 8]; 8], [[0; 8]; 8]);
+                for i in 0..8 {
+                    prepared[i] = row(i).prepare();
+                    if B::SIGNS {
+                        signs[i] = isa.fours_of(row(i).signs(isa));
+                    }
                 }
                 for part in 0..8 {
                     let mut codes = [isa.splat_byte(0); 8];
                     for (i, codes) in codes.iter_mut().enumerate() {
-                        let prepared = prepared[i][part];
-                        *codes = row(i).load_codes(isa, part, prepared);
+                        *codes = row(i).load_codes(isa, part, prepared[i][part]);
                         if B::SIGNS {
-                            let levels = isa.negate_where(*codes, prepared);
+                            let levels = isa.negate_where(*codes, signs[i][part]);
                             *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
                         }
                     }

@@ -151,8 +151,7 @@ pub trait Superblock: Block {
     const CODES: Codes;
     /// What is subtracted from every code.
     const OFFSET: i16 = 0;
-    /// Whether the loops put codes together of magnitudes and signs, `code = OFFSET +- magnitude`: then bit `i` of what
-    /// [`Superblock::prepare`] gives for a part is set where its weight `i` is negative.
+    /// Whether the loops put codes together of magnitudes and [`Superblock::signs`]: `code = OFFSET +- magnitude`.
     const SIGNS: bool = false;
     /// Whether groups have scales of their own; without, all are 1, and no code is above 15.
     const SCALES: bool = true;
@@ -165,8 +164,13 @@ pub trait Superblock: Block {
 
     /// What the codes of each part hang on besides its own bits: worked out for all parts together.
     #[inline(always)]
-    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+    fn prepare(&self) -> [u32; 8] {
         [0; 8]
+    }
+    /// A bit for each weight, set where it is negative: those of a part in four bytes, the lowest first.
+    #[inline(always)]
+    fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
+        isa.splat_byte(0)
     }
     /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes; `prepared` is the
     /// part's integer of [`Superblock::prepare`].
@@ -183,12 +187,16 @@ pub trait Superblock: Block {
     fn group_mins(&self) -> Groups {
         Groups::Of32([0; 8])
     }
-    /// The group scales as [`Isa::pick`] takes them, and, for each 16 weights, what the sum of their activations is multiplied
+    /// The group scales as [`Isa::pick`] takes them.
+    #[inline(always)]
+    fn load_scales<I: Isa>(&self, isa: I) -> I::Shorts {
+        self.group_scales().to_pick(isa)
+    }
+    /// [`Superblock::load_scales`], and, for each 16 weights, what the sum of their activations is multiplied
     /// with: the group minimums, or without such the group scales, for the offset.
     #[inline(always)]
     fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
-        let scales = self.group_scales();
-        let of_sums = if Self::MINS { self.group_mins() } else { scales };
-        [scales.to_pick(isa), of_sums.of_each_16(isa)]
+        let of_sums = if Self::MINS { self.group_mins() } else { self.group_scales() };
+        [self.load_scales(isa), of_sums.of_each_16(isa)]
     }
 }

@@ -97,7 +97,7 @@ impl Superblock for Iq1M {
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+    fn prepare(&self) -> [u32; 8] {
         let mut shifts = [UP; 8];
         for (shifts, &high) in shifts.iter_mut().zip(self.qh.as_chunks::<2>().0) {
             // Twice the uppermost bit of each nibble, in bytes of their own.

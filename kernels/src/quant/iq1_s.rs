@@ -87,7 +87,7 @@ impl Superblock for Iq1S {
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
+    fn prepare(&self) -> [u32; 8] {
         let mut shifts = [UP; 8];
         for (shifts, qh) in shifts.iter_mut().zip(self.qh) {
             *shifts -= u32::from(qh[1] >> 7) * 0x0202_0202;

@@ -81,8 +81,8 @@ impl Superblock for Iq2S {
         isa.eights(&grids::IQ2_S, points)
     }
     #[inline(always)]
-    fn prepare<I: Isa>(&self, _: I) -> [u32; 8] {
-        bytemuck::cast::<_, [[u8; 4]; 8]>(self.signs).map(u32::from_le_bytes)
+    fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
+        isa.bytes(&self.signs)
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {

@@ -96,7 +96,7 @@ impl Superblock for Iq2Xs {
         isa.eights(&grids::IQ2_XS, points)
     }
     #[inline(always)]
-    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
         grids::even_signs_of(isa, isa.field::<1, 0x7f>(isa.second_bytes(&self.qs)))
     }
     #[inline(always)]

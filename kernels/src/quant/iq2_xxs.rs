@@ -86,7 +86,7 @@ impl Superblock for Iq2Xxs {
         isa.eights(&grids::IQ2_XXS, [p0.into(), p1.into(), p2.into(), p3.into()])
     }
     #[inline(always)]
-    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
         grids::even_signs_of(isa, isa.sevens(isa.second_fours(&self.qs)))
     }
     #[inline(always)]
@@ -96,6 +96,10 @@ impl Superblock for Iq2Xxs {
     #[inline(always)]
     fn group_scales(&self) -> Groups {
         Groups::Of32(self.qs.map(|[.., last]| 2 * (last >> 4) as i8 + 1))
+    }
+    #[inline(always)]
+    fn load_scales<I: Isa>(&self, isa: I) -> I::Shorts {
+        isa.odd_uppermost(isa.second_fours(&self.qs))
     }
 }
 

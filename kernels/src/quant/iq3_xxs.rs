@@ -88,7 +88,7 @@ impl Superblock for Iq3Xxs {
         isa.fours(&grids::IQ3_XXS, points)
     }
     #[inline(always)]
-    fn prepare<I: Isa>(&self, isa: I) -> [u32; 8] {
+    fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
         grids::even_signs_of(isa, isa.sevens(isa.bytes(&bytemuck::cast(self.signs))))
     }
     #[inline(always)]
@@ -98,6 +98,10 @@ impl Superblock for Iq3Xxs {
     #[inline(always)]
     fn group_scales(&self) -> Groups {
         Groups::Of32(self.signs.map(|[_, _, _, last]| 2 * (last >> 4) as i8 + 1))
+    }
+    #[inline(always)]
+    fn load_scales<I: Isa>(&self, isa: I) -> I::Shorts {
+        isa.odd_uppermost(isa.bytes(&bytemuck::cast(self.signs)))
     }
 }
 

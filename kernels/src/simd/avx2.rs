@@ -204,6 +204,11 @@ macro_rules! avx2_words {
                 dealt_scales(_mm_loadu_si128(scales.as_ptr().cast()))
             }
             fn pick<const PART: usize>(scales: __m256i) -> __m256i { pick::<PART>(scales) }
+            fn odd_uppermost(fours: __m256i) -> __m256i {
+                let upper = _mm256_srli_epi32::<28>(fours);
+                let odd = _mm256_or_si256(_mm256_add_epi32(upper, upper), _mm256_set1_epi32(1));
+                _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi32(odd, odd))
+            }
             fn eight_scales_and_mins(packed: &[u8; 12]) -> [__m256i; 2] {
                 let packed = twelve_bytes(packed);
                 // The first four scales, the last four's lower bits, and the minimums likewise.
@@ -355,10 +360,7 @@ macro_rules! avx2_words {
         fn spread_bits(self, mask: u32) -> __m256i {
             let bytes = self.spread_bytes(mask);
             // SAFETY: a value of the level's type proves that the processor has AVX2.
-            unsafe {
-                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-                _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
-            }
+            unsafe { where_bits(bytes) }
         }
 
         #[inline(always)]
@@ -388,6 +390,24 @@ macro_rules! codes_of_two_registers {
 }
 pub(super) use codes_of_two_registers;
 
+/// The words on signs, for levels without masks of a bit for each byte.
+macro_rules! signs_in_halves {
+    () => {
+        words! {
+            fn signs(bits: __m256i) -> [__m256i; 2] {
+                [_mm256_permute4x64_epi64::<0b01_00_01_00>(bits), _mm256_permute4x64_epi64::<0b11_10_11_10>(bits)]
+            }
+        }
+
+        #[inline(always)]
+        fn negate_part<const PART: usize>(self, a: __m256i, signs: [__m256i; 2]) -> __m256i {
+            // SAFETY: a value of the level's type proves that the processor has AVX2.
+            self.negate(a, unsafe { where_bits(spread::<PART>(signs[PART / 4])) })
+        }
+    };
+}
+pub(super) use signs_in_halves;
+
 impl Isa for Avx2 {
     const DOTS: bool = false;
     const PAIRS: bool = true;
@@ -396,6 +416,7 @@ impl Isa for Avx2 {
 
     avx2_words!();
     codes_of_two_registers!();
+    signs_in_halves!();
     rows_of_two_registers!();
 
     words! {

@@ -390,6 +390,28 @@ pub trait Isa: Copy {
         self.add_bytes(a, self.add_bytes(a, a))
     }
 
+    /// The bytes as eight integers, little-endian.
+    #[inline(always)]
+    fn fours_of(self, a: Self::Bytes) -> [u32; 8] {
+        let mut bytes = [0; 32];
+        self.store_bytes(a, &mut bytes);
+        bytemuck::cast::<_, [[u8; 4]; 8]>(bytes).map(u32::from_le_bytes)
+    }
+    /// `2 n + 1` for the uppermost nibble `n` of each four bytes (little-endian), as [`Isa::scales_of_32`] gives integers.
+    #[inline(always)]
+    fn odd_uppermost(self, fours: Self::Bytes) -> Self::Shorts {
+        self.scales_of_32(&self.fours_of(fours).map(|four| 2 * (four >> 28) as i8 + 1))
+    }
+    /// A bit for each weight of a superblock, as [`Isa::negate_part`] takes them.
+    #[inline(always)]
+    fn signs(self, bits: Self::Bytes) -> [Self::Bytes; 2] {
+        [bits; 2]
+    }
+    /// The signed bytes of part `PART` (32 weights), those negated whose bit is set.
+    #[inline(always)]
+    fn negate_part<const PART: usize>(self, a: Self::Bytes, signs: [Self::Bytes; 2]) -> Self::Bytes {
+        self.negate_where(a, self.fours_of(signs[0])[PART])
+    }
     /// The signed bytes, those negated whose bit in `mask` is set.
     #[inline(always)]
     fn negate_where(self, a: Self::Bytes, mask: u32) -> Self::Bytes {

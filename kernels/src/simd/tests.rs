@@ -46,6 +46,9 @@ impl Task for Words {
             ("negate", isa.negate(a, mask)),
             ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
+            ("negate_part 0", isa.negate_part::<0>(a, isa.signs(b))),
+            ("negate_part 3", isa.negate_part::<3>(a, isa.signs(b))),
+            ("negate_part 6", isa.negate_part::<6>(a, isa.signs(b))),
             ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
             ("lower bytes", isa.split_sixteens([a, b])[0]),
             ("upper bytes", isa.split_sixteens([a, b])[1]),
@@ -62,6 +65,8 @@ impl Task for Words {
         let sums = isa.sum_products(&[[small, isa.field::<4, 0x0f>(a)]; 4], [[&signed; 2]; 4]);
         for (name, word) in [
             ("sum_products", isa.to_floats(sums)),
+            ("odd_uppermost 1", isa.to_floats(first_of_pairs(isa, isa.pick::<1>(isa.odd_uppermost(a))))),
+            ("odd_uppermost 6", isa.to_floats(first_of_pairs(isa, isa.pick::<6>(isa.odd_uppermost(a))))),
             ("halves_of_blocks 0", isa.halves_of_blocks(&blocks, 0)),
             ("halves_of_blocks 16", isa.halves_of_blocks(&blocks, 16)),
         ] {
@@ -71,6 +76,12 @@ impl Task for Words {
         }
         out
     }
+}
+
+/// Every second of sixteen integers.
+#[inline(always)]
+fn first_of_pairs<I: Isa>(isa: I, shorts: I::Shorts) -> I::Ints {
+    isa.add_dot_shorts(isa.zero_ints(), shorts, isa.splat_pair([1, 0]))
 }
 
 #[test]
@@ -125,6 +136,11 @@ fn words_mean_what_they_say() {
     assert_eq!(find("mean_bytes")[..3], [65, 69, 73]);
     assert_eq!(find("spread_bytes")[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
+    // Bits 0 and 7 of each byte of the signs.
+    assert_eq!(find("negate_part 3")[8..16], [192, 72, 80, 88, 96, 104, 112, 136]);
+    // The uppermost nibbles of bytes 7 and 27: 3 and 13.
+    let odd = |name| bytemuck::cast::<_, [f32; 8]>(find(name));
+    assert_eq!((odd("odd_uppermost 1"), odd("odd_uppermost 6")), ([7.0; 8], [27.0; 8]));
     // Sixteen low nibbles, 0 and 8 by turns, and the high ones, twice 0 to 7 (or 8 to 15), times -127.
     let sums: [f32; 8] = bytemuck::cast(find("sum_products"));
     assert_eq!(sums, [[-127.0 * 120.0; 4], [-127.0 * 248.0; 4]].as_flattened());

@@ -125,6 +125,50 @@ pub(super) fn pick<const PART: usize>(scales: __m256i) -> __m256i {
     to
 }
 
+/// Places of the bytes of the `part`-th of four integers of 32 bits, each for eight lanes.
+static SPREADS: [[u8; 32]; 4] = {
+    let mut spreads = [[0; 32]; 4];
+    let mut i = 0;
+    while i < 128 {
+        spreads[i / 32][i % 32] = (i / 8) as u8;
+        i += 1;
+    }
+    spreads
+};
+
+/// The bytes of integer `PART % 4` of a half, each eight times: written out as [`pick`] is, because the compiler would take three
+/// shuffles from the register before the halves were doubled.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn spread<const PART: usize>(halves: __m256i) -> __m256i {
+    let bytes;
+    // SAFETY: an instruction of AVX2 that reads 32 bytes of a table, at an index below its length.
+    unsafe {
+        core::arch::asm!(
+            "vpshufb {bytes}, {halves}, [{places} + {offset}]",
+            bytes = out(ymm_reg) bytes,
+            halves = in(ymm_reg) halves,
+            places = in(reg) &SPREADS,
+            offset = const 32 * (PART % 4),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    bytes
+}
+
+/// Byte `i` is `0xFF` where bit `i % 8` of byte `i` is set, else 0.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn where_bits(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+        _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
+    }
+}
+
 /// `_mm256_avg_epu8`: written out, because the compiler makes three instructions of a mean with nothing.
 #[inline]
 #[target_feature(enable = "avx2")]
