@@ -71,7 +71,7 @@ pub(crate) struct Coded<'a, S> {
 impl<'a> Coded<'a, [i32; 8]> {
     /// Column `c` for scaled blocks.
     #[inline(always)]
-    pub fn scaled(x: Columns<'a>, c: usize) -> Self {
+    pub fn scaled(x: &Columns<'a>, c: usize) -> Self {
         Coded { codes: x.codes(c).as_chunks().0, scales: x.scales(c), sums: x.sums(c) }
     }
 }
@@ -79,7 +79,7 @@ impl<'a> Coded<'a, [i32; 8]> {
 impl<'a> Coded<'a, Sums> {
     /// Column `c` for superblocks.
     #[inline(always)]
-    pub fn superblocks(x: Columns<'a>, c: usize) -> Self {
+    pub fn superblocks(x: &Columns<'a>, c: usize) -> Self {
         Coded { codes: x.codes(c).as_chunks().0, scales: x.scales(c), sums: x.superblock_sums(c) }
     }
 }
@@ -339,12 +339,6 @@ fn add_sums<I: Isa, B: Scaled, const C: usize>(
             }
         }
     }
-}
-
-/// Column `c` for rows that are made floats.
-#[inline(always)]
-pub(crate) fn float_column(x: Columns<'_>, c: usize) -> &[f32] {
-    x.float_column(c)
 }
 
 /// Rows of any format, made floats, times `C` columns.

@@ -239,7 +239,7 @@ macro_rules! rows_task {
                 // Cut once for all rows. Not `from_fn`, which is not always part of the loop.
                 let mut columns = [Default::default(); PANEL_COLUMNS];
                 for (c, column) in columns.iter_mut().enumerate().take(count) {
-                    *column = $cut(self.x, c);
+                    *column = $cut(&self.x, c);
                 }
                 let (fours, left) = columns[..count].as_chunks::<4>();
                 let (twos, ones) = left.as_chunks::<2>();
@@ -274,7 +274,7 @@ fn turns(rows: usize, streams: usize) -> impl Iterator<Item = (usize, usize, usi
 
 rows_task!(ScaledRows, quant::Scaled, gemv::scaled, Coded<'_, [i32; 8]>, Coded::scaled);
 rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks, Coded<'_, Sums>, Coded::superblocks);
-rows_task!(PlainRows, quant::Block, gemv::plain, &[f32], gemv::float_column);
+rows_task!(PlainRows, quant::Block, gemv::plain, &[f32], Columns::float_column);
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

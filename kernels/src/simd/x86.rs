@@ -105,55 +105,50 @@ static PICKS: [[u8; 32]; 8] = {
     picks
 };
 
-/// [`Isa::pick`] by one shuffle: written out, because the compiler makes two of it where both halves are the same.
+/// [`Isa::pick`] by one shuffle: the compiler would make two of it where both halves are the same.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn pick<const PART: usize>(scales: __m256i) -> __m256i {
-    const { assert!(PART < PICKS.len()) };
-    let to;
-    // SAFETY: an instruction of AVX2 that reads 32 bytes of a table, at an index below its length.
-    unsafe {
-        core::arch::asm!(
-            "vpshufb {to}, {scales}, [{places} + {offset}]",
-            to = out(ymm_reg) to,
-            scales = in(ymm_reg) scales,
-            places = in(reg) &PICKS,
-            offset = const 32 * PART,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    to
+    shuffle::<PART>(&PICKS, scales)
 }
 
-/// Places of the bytes of the `part`-th of four integers of 32 bits, each for eight lanes.
-static SPREADS: [[u8; 32]; 4] = {
-    let mut spreads = [[0; 32]; 4];
+/// Places of the bytes of the `part`-th of eight integers of 32 bits, each for eight lanes, in halves that hold four of them.
+static SPREADS: [[u8; 32]; 8] = {
+    let mut spreads = [[0; 32]; 8];
     let mut i = 0;
-    while i < 128 {
-        spreads[i / 32][i % 32] = (i / 8) as u8;
+    while i < 256 {
+        spreads[i / 32][i % 32] = (i % 128 / 8) as u8;
         i += 1;
     }
     spreads
 };
 
-/// The bytes of integer `PART % 4` of a half, each eight times: written out as [`pick`] is, because the compiler would take three
-/// shuffles from the register before the halves were doubled.
+/// The bytes of integer `PART`, each eight times, from halves that hold its four: the compiler would take three shuffles from the
+/// register before the halves were doubled.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn spread<const PART: usize>(halves: __m256i) -> __m256i {
-    let bytes;
+    shuffle::<PART>(&SPREADS, halves)
+}
+
+/// `_mm256_shuffle_epi8` by row `ROW` of a table: written out, so that the compiler does not see what it does.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shuffle<const ROW: usize>(table: &'static [[u8; 32]; 8], bytes: __m256i) -> __m256i {
+    const { assert!(ROW < 8) };
+    let to;
     // SAFETY: an instruction of AVX2 that reads 32 bytes of a table, at an index below its length.
     unsafe {
         core::arch::asm!(
-            "vpshufb {bytes}, {halves}, [{places} + {offset}]",
-            bytes = out(ymm_reg) bytes,
-            halves = in(ymm_reg) halves,
-            places = in(reg) &SPREADS,
-            offset = const 32 * (PART % 4),
+            "vpshufb {to}, {bytes}, [{table} + {offset}]",
+            to = out(ymm_reg) to,
+            bytes = in(ymm_reg) bytes,
+            table = in(reg) table,
+            offset = const 32 * ROW,
             options(pure, readonly, nostack, preserves_flags),
         );
     }
-    bytes
+    to
 }
 
 /// Byte `i` is `0xFF` where bit `i % 8` of byte `i` is set, else 0.
