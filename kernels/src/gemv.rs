@@ -1,7 +1,8 @@
 //! Decode: rows of weights, read once from where they lie, times one to four columns.
 //!
 //! Up to [`TOGETHER`] rows from different places are read by turns, a span of each at a time, so that memory has several
-//! streams to fetch ahead ([`crate::simd::Level::streams`]).
+//! streams to fetch ahead ([`crate::simd::Level::streams`]). Some such passes come at a time ([`Rows`]): they share the way
+//! into the loops and out of them.
 //!
 //! Each row's product is the one that [`crate::gemm`] gives bit for bit; here is its definition, by the path of the
 //! format, with `x` the activations:
@@ -31,31 +32,39 @@ const TURN: usize = 256;
 /// The most rows that are read by turns.
 pub(crate) const TOGETHER: usize = 4;
 
-/// The most columns that rows are multiplied with at a time.
-const COLUMNS: usize = 4;
+/// The most passes at a time.
+pub(crate) const PASSES: usize = 16;
+
+/// Rows of one length that are multiplied together.
+pub(crate) struct Rows<'a, B> {
+    /// The rows of each pass, those that are read by turns.
+    pub passes: [[&'a [B]; TOGETHER]; PASSES],
+    /// How many passes there are.
+    pub count: usize,
+    /// How many rows each has.
+    pub by_turns: usize,
+}
+
+impl<'a, B> Rows<'a, B> {
+    /// Blocks in a row.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.passes[0][0].len()
+    }
+
+    #[inline(always)]
+    fn passes(&self) -> &[[&'a [B]; TOGETHER]] {
+        &self.passes[..self.count.min(PASSES)]
+    }
+}
+
+/// The product of each row of each pass with each column.
+pub(crate) type Products<const C: usize> = [[[f32; C]; TOGETHER]; PASSES];
 
 /// Bytes that a row of weights is asked for ahead of its use, where so many are read by turns: half as far where there are
 /// several, so that what was fetched does not wait so long.
-pub(crate) const fn ahead(rows: usize) -> usize {
-    if rows > 1 { 2048 } else { 4096 }
-}
-
-/// Sums that are still in lanes, for eight of them share the way through the lanes. Made once for many rows: clearing them takes
-/// as long as some superblocks.
-pub(crate) struct Lanes<I: Isa> {
-    /// Of superblocks of each row and column.
-    dots: [[[I::Ints; 8]; COLUMNS]; TOGETHER],
-    mins: [[[I::Ints; 8]; COLUMNS]; TOGETHER],
-    /// Of spans of scaled blocks, of each column.
-    spans: [[I::Floats; 8]; COLUMNS],
-}
-
-impl<I: Isa> Lanes<I> {
-    #[inline(always)]
-    pub fn new(isa: I) -> Self {
-        let ints = [[[isa.zero_ints(); 8]; COLUMNS]; TOGETHER];
-        Lanes { dots: ints, mins: ints, spans: [[isa.splat(0.0); 8]; COLUMNS] }
-    }
+pub(crate) const fn ahead(by_turns: usize) -> usize {
+    if by_turns > 1 { 2048 } else { 4096 }
 }
 
 /// A column of codes, by eights of parts of 32.
@@ -84,105 +93,149 @@ impl<'a> Coded<'a, Sums> {
     }
 }
 
+/// A column of codes by spans: the whole ones, then what is left.
+#[derive(Clone, Copy, Default)]
+struct CodedSpans<'a, S> {
+    codes: &'a [[[[i8; 32]; 8]; SPAN / 256]],
+    /// As many of these for a span as a part has groups.
+    scales: &'a [[[f32; 8]; SPAN / 256]],
+    sums: &'a [[S; SPAN / 256]],
+    left: Coded<'a, S>,
+}
+
+impl<'a, S> CodedSpans<'a, S> {
+    /// A column of so many whole spans, with so many groups in a part.
+    #[inline(always)]
+    fn new(x: &Coded<'a, S>, whole: usize, groups: usize) -> Self {
+        let eights = whole * SPAN / 256;
+        CodedSpans {
+            codes: &x.codes.as_chunks().0[..whole],
+            scales: &x.scales.as_chunks().0[..whole * groups],
+            sums: &x.sums.as_chunks().0[..whole * groups],
+            left: Coded {
+                codes: &x.codes[eights..],
+                scales: &x.scales[eights * groups..],
+                sums: &x.sums[eights * groups..],
+            },
+        }
+    }
+
+    /// A whole span.
+    #[inline(always)]
+    fn span(&self, span: usize, groups: usize) -> Coded<'a, S> {
+        Coded {
+            codes: &self.codes[span],
+            scales: self.scales[groups * span..][..groups].as_flattened(),
+            sums: self.sums[groups * span..][..groups].as_flattened(),
+        }
+    }
+}
+
 /// Rows of superblocks times `C` columns.
 #[inline(always)]
 pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     isa: I,
-    rows: &[&[B]],
+    rows: &Rows<'_, B>,
     x: &[Coded<'_, Sums>; C],
-    Lanes { dots, mins, .. }: &mut Lanes<I>,
-) -> [[f32; C]; TOGETHER] {
-    let mut acc = [[0.0; C]; TOGETHER];
-    let len = rows.first().map_or(0, |row| row.len());
-    // Eight superblocks share the conversions and the sums across lanes.
-    for start in (0..len).step_by(8) {
-        let count = (len - start).min(8);
-        // Not `from_fn`, which is not always part of the loop.
-        let (mut codes, mut sums) = ([&[][..]; C], [&[][..]; C]);
-        for c in 0..C {
-            (codes[c], sums[c]) = (&x[c].codes[start..][..count], &x[c].sums[start..][..count]);
-        }
-        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            for i in count..8 {
-                for c in 0..C {
-                    (dots[r][c][i], mins[r][c][i]) = (isa.zero_ints(), isa.zero_ints());
-                }
-            }
-            for (i, block) in row[start..][..count].iter().enumerate() {
-                prefetch(isa, block, size_of::<B>(), rows.len());
-                let (prepared, signs) = (block.prepare(), isa.signs(block.signs(isa)));
-                let [scales, of_sums] = block.load_groups(isa);
-                // Two sums, so that additions wait less for each other.
-                let mut two = [[isa.zero_ints(); 2]; C];
-                // Written out: what the compiler leaves a loop would choose each part's bits anew.
-                unrolled!(PAIR in [0, 1, 2, 3] {
-                    let (a, b) = (2 * PAIR, 2 * PAIR + 1);
-                    let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
-                    let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
-                    for c in 0..C {
-                        let x = &codes[c][i];
-                        let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
-                        if !B::SCALES {
-                            two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
-                            continue;
-                        }
-                        for half in 0..2 {
-                            let products = match B::CODES {
-                                Codes::Unsigned(_) if B::SIGNS => {
-                                    // Here, not before: sooner they would wait in memory for the points.
-                                    let x = match half {
-                                        0 => isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
-                                        _ => isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
-                                    };
-                                    isa.pairs_unsigned(w[half], x)
-                                }
-                                Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
-                                Codes::Signed => isa.pairs_signed(w[half], x[half]),
-                            };
-                            two[c][half] = isa.add_dot_shorts(two[c][half], products, scales[half]);
-                        }
-                    }
-                });
-                for c in 0..C {
-                    let of_16 = isa.shorts(&sums[c][i].of_16);
-                    let mut dot = isa.add_ints(two[c][0], two[c][1]);
-                    let of_sums = isa.add_dot_shorts(isa.zero_ints(), of_16, of_sums);
-                    if B::MINS {
-                        mins[r][c][i] = of_sums;
-                    } else if B::OFFSET != 0 && !B::SIGNS {
-                        dot = isa.sub_ints(dot, times_offset(isa, of_sums, i32::from(B::OFFSET)));
-                    }
-                    dots[r][c][i] = dot;
-                }
-            }
-        }
-        // All rows at once: the way of one's sums through the lanes takes long, and the others' have it beside it.
-        for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-            let blocks = &row[start..][..count];
-            let mut row_scales = eight_of(isa, blocks, B::scale);
-            if B::UNIT != 1.0 {
-                row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
-            }
+) -> Products<C> {
+    let mut products = [[[0.0; C]; TOGETHER]; PASSES];
+    // Sums that are still in lanes, for eight of them share the way through the lanes.
+    let (mut dots, mut mins) = ([[[isa.zero_ints(); 8]; C]; TOGETHER], [[[isa.zero_ints(); 8]; C]; TOGETHER]);
+    let (len, by_turns) = (rows.len(), rows.by_turns);
+    for (pass, products) in rows.passes().iter().zip(&mut products) {
+        let mut rest = *pass;
+        // Eight superblocks share the conversions and the sums across lanes.
+        for eight in 0..len.div_ceil(8) {
+            let count = (len - 8 * eight).min(8);
+            // Not `from_fn`, which is not always part of the loop.
+            let (mut codes, mut sums) = ([&[][..]; C], [&[][..]; C]);
             for c in 0..C {
-                let column = isa.floats(&x[c].scales[start / 8]);
-                let dots = isa.to_floats(isa.sum_each(&dots[r][c]));
-                let scale = isa.mul(row_scales, column);
-                let values = if B::MINS {
-                    let mins = isa.to_floats(isa.sum_each(&mins[r][c]));
-                    let min_scales = isa.mul(eight_of(isa, blocks, B::min_scale), column);
-                    isa.fma(dots, scale, isa.mul(mins, isa.mul(min_scales, isa.splat(-1.0))))
-                } else {
-                    isa.mul(dots, scale)
-                };
-                let [first, second] = isa.sum_fours(values);
-                acc[r][c] += first;
-                if count > SPAN / B::LEN {
-                    acc[r][c] += second;
+                (codes[c], sums[c]) = (&x[c].codes[8 * eight..][..count], &x[c].sums[8 * eight..][..count]);
+            }
+            let mut turn = [&[][..]; TOGETHER];
+            for r in 0..by_turns.min(TOGETHER) {
+                (turn[r], rest[r]) = rest[r].split_at(count);
+                if count < 8 {
+                    for c in 0..C {
+                        dots[r][c][count..].fill(isa.zero_ints());
+                        mins[r][c][count..].fill(isa.zero_ints());
+                    }
+                }
+                for (i, block) in turn[r].iter().enumerate() {
+                    prefetch(isa, block, size_of::<B>(), by_turns);
+                    let (prepared, signs) = (block.prepare(), isa.signs(block.signs(isa)));
+                    let [scales, of_sums] = block.load_groups(isa);
+                    // Two sums, so that additions wait less for each other.
+                    let mut two = [[isa.zero_ints(); 2]; C];
+                    // Written out: what the compiler leaves a loop would choose each part's bits anew.
+                    unrolled!(PAIR in [0, 1, 2, 3] {
+                        let (a, b) = (2 * PAIR, 2 * PAIR + 1);
+                        let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
+                        let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
+                        for c in 0..C {
+                            let x = &codes[c][i];
+                            let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
+                            if !B::SCALES {
+                                two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
+                                continue;
+                            }
+                            for half in 0..2 {
+                                let products = match B::CODES {
+                                    Codes::Unsigned(_) if B::SIGNS => {
+                                        // Here, not before: sooner they would wait in memory for the points.
+                                        let x = match half {
+                                            0 => isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
+                                            _ => isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
+                                        };
+                                        isa.pairs_unsigned(w[half], x)
+                                    }
+                                    Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
+                                    Codes::Signed => isa.pairs_signed(w[half], x[half]),
+                                };
+                                two[c][half] = isa.add_dot_shorts(two[c][half], products, scales[half]);
+                            }
+                        }
+                    });
+                    for c in 0..C {
+                        let of_16 = isa.shorts(&sums[c][i].of_16);
+                        let mut dot = isa.add_ints(two[c][0], two[c][1]);
+                        let of_sums = isa.add_dot_shorts(isa.zero_ints(), of_16, of_sums);
+                        if B::MINS {
+                            mins[r][c][i] = of_sums;
+                        } else if B::OFFSET != 0 && !B::SIGNS {
+                            dot = isa.sub_ints(dot, times_offset(isa, of_sums, i32::from(B::OFFSET)));
+                        }
+                        dots[r][c][i] = dot;
+                    }
+                }
+            }
+            // All rows at once: the way of one's sums through the lanes takes long, and the others' have it beside it.
+            for (r, blocks) in turn.iter().enumerate().take(by_turns) {
+                let mut row_scales = eight_of(isa, blocks, B::scale);
+                if B::UNIT != 1.0 {
+                    row_scales = isa.mul(row_scales, isa.splat(B::UNIT));
+                }
+                for c in 0..C {
+                    let column = isa.floats(&x[c].scales[eight]);
+                    let dots = isa.to_floats(isa.sum_each(&dots[r][c]));
+                    let scale = isa.mul(row_scales, column);
+                    let values = if B::MINS {
+                        let mins = isa.to_floats(isa.sum_each(&mins[r][c]));
+                        let min_scales = isa.mul(eight_of(isa, blocks, B::min_scale), column);
+                        isa.fma(dots, scale, isa.mul(mins, isa.mul(min_scales, isa.splat(-1.0))))
+                    } else {
+                        isa.mul(dots, scale)
+                    };
+                    let [first, second] = isa.sum_fours(values);
+                    products[r][c] += first;
+                    if count > SPAN / B::LEN {
+                        products[r][c] += second;
+                    }
                 }
             }
         }
     }
-    acc
+    products
 }
 
 /// A scale of each of eight blocks; of those that are missing, of a block of zeros.
@@ -201,74 +254,125 @@ fn eight_of<I: Isa, B: Block>(isa: I, blocks: &[B], scale: impl Fn(&B) -> Scale<
 #[inline(always)]
 pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
     isa: I,
-    rows: &[&[B]],
+    rows: &Rows<'_, B>,
     x: &[Coded<'_, [i32; 8]>; C],
-    Lanes { spans, .. }: &mut Lanes<I>,
-) -> [[f32; C]; TOGETHER] {
-    let mut total = [[0.0; C]; TOGETHER];
-    // How many sums of spans wait: one's way through the lanes takes as long as hundreds of weights.
-    let mut waiting = 0;
-    let len = rows.first().map_or(0, |row| row.len());
-    for start in (0..len).step_by(SPAN / B::LEN) {
-        let end = len.min(start + SPAN / B::LEN);
-        for row in rows.iter().take(TOGETHER) {
-            let mut acc = [isa.splat(0.0); C];
-            let mut at = start * B::PARTS / 8;
-            let mut eights = row[start..end].chunks_exact(8 / B::PARTS);
-            let left = eights.remainder();
-            while let Some(blocks) = eights.next() {
-                prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                let sums = eight_sums(isa, blocks, x, at);
-                // One column takes two in turn: while the sums of one wait for each other, the other multiplies.
-                let next = if C == 1 { eights.next() } else { None };
-                if let Some(next) = next {
-                    prefetch(isa, &next[0], size_of_val(next), rows.len());
-                    let next_sums = eight_sums(isa, next, x, at + 1);
-                    add_sums(isa, blocks, sums, x, at, &mut acc);
-                    add_sums(isa, next, next_sums, x, at + 1, &mut acc);
-                    at += 2;
-                } else {
-                    add_sums(isa, blocks, sums, x, at, &mut acc);
-                    at += 1;
-                }
-            }
-            if !left.is_empty() {
-                let blocks: [B; 8] = filled(left, B::zeroed());
-                let blocks = &blocks[..8 / B::PARTS];
-                let sums = eight_sums(isa, blocks, x, at);
-                add_sums(isa, blocks, sums, x, at, &mut acc);
-            }
+) -> Products<C> {
+    let mut products = [[[0.0; C]; TOGETHER]; PASSES];
+    let mut waiting = Waiting { sums: [[isa.splat(0.0); 8]; C], rows: [0; 8], count: 0 };
+    let (len, by_turns) = (rows.len(), rows.by_turns);
+    let (whole, left) = (len / (SPAN / B::LEN), len % (SPAN / B::LEN));
+    let mut spans = [CodedSpans::default(); C];
+    for c in 0..C {
+        spans[c] = CodedSpans::new(&x[c], whole, 32 / B::GROUP);
+    }
+    for (p, pass) in rows.passes().iter().enumerate() {
+        let mut rest = *pass;
+        for span in 0..whole {
+            let mut x = *x;
             for c in 0..C {
-                spans[c][waiting % 8] = acc[c];
+                x[c] = spans[c].span(span, 32 / B::GROUP);
             }
-            waiting += 1;
+            for (r, row) in rest.iter_mut().take(by_turns).enumerate() {
+                let (blocks, behind) = row.split_at(SPAN / B::LEN);
+                *row = behind;
+                let sums = span_sums(isa, blocks, &x, by_turns);
+                waiting.add(isa, sums, TOGETHER * p + r, &mut products);
+            }
         }
-        if waiting + rows.len() > 8 || end == len {
-            add_spans(isa, spans, waiting, rows.len(), &mut total);
-            waiting = 0;
+        if left > 0 {
+            let mut x = *x;
+            for c in 0..C {
+                x[c] = spans[c].left;
+            }
+            for (r, blocks) in rest.iter().take(by_turns).enumerate() {
+                let sums = span_sums(isa, blocks, &x, by_turns);
+                waiting.add(isa, sums, TOGETHER * p + r, &mut products);
+            }
         }
     }
-    total
+    waiting.leave(isa, &mut products);
+    products
 }
 
-/// Adds the first `count` sums of spans of each column to those of `rows` rows by turns.
-#[inline(always)]
-fn add_spans<I: Isa, const C: usize>(
-    isa: I,
-    spans: &[[I::Floats; 8]; COLUMNS],
+/// Sums of spans, in lanes, that wait for others: one's way through the lanes takes as long as hundreds of weights.
+struct Waiting<I: Isa, const C: usize> {
+    sums: [[I::Floats; 8]; C],
+    /// The rows that they are of.
+    rows: [usize; 8],
     count: usize,
-    rows: usize,
-    total: &mut [[f32; C]; TOGETHER],
-) {
-    for c in 0..C {
-        let mut sums = [0.0; 8];
-        isa.store(isa.sum_each_floats(&spans[c]), &mut sums);
-        for sums in sums[..count].chunks(rows) {
-            for (total, sum) in total.iter_mut().zip(sums) {
-                total[c] += sum;
-            }
+}
+
+impl<I: Isa, const C: usize> Waiting<I, C> {
+    /// Adds a span of each column, of this one of the rows.
+    #[inline(always)]
+    fn add(&mut self, isa: I, sums: [I::Floats; C], row: usize, products: &mut Products<C>) {
+        for c in 0..C {
+            self.sums[c][self.count % 8] = sums[c];
+        }
+        self.rows[self.count % 8] = row;
+        self.count += 1;
+        if self.count == 8 {
+            self.leave(isa, products);
         }
     }
+
+    /// Adds the sums to their rows' products.
+    #[inline(always)]
+    fn leave(&mut self, isa: I, products: &mut Products<C>) {
+        for c in 0..C {
+            let mut sums = [0.0; 8];
+            isa.store(isa.sum_each_floats(&self.sums[c]), &mut sums);
+            for (&row, sum) in self.rows.iter().zip(sums).take(self.count) {
+                products.as_flattened_mut()[row % (PASSES * TOGETHER)][c] += sum;
+            }
+        }
+        self.count = 0;
+    }
+}
+
+/// The sums of up to [`SPAN`] weights' products, in lanes.
+#[inline(always)]
+fn span_sums<I: Isa, B: Scaled, const C: usize>(
+    isa: I,
+    blocks: &[B],
+    x: &[Coded<'_, [i32; 8]>; C],
+    by_turns: usize,
+) -> [I::Floats; C] {
+    let mut acc = [isa.splat(0.0); C];
+    let mut at = 0;
+    let pairs = blocks.chunks_exact(16 / B::PARTS);
+    let mut eights = pairs.remainder().chunks_exact(8 / B::PARTS);
+    for pair in pairs {
+        let (first, second) = pair.split_at(8 / B::PARTS);
+        prefetch(isa, &first[0], size_of_val(first), by_turns);
+        let sums = eight_sums(isa, first, x, at);
+        prefetch(isa, &second[0], size_of_val(second), by_turns);
+        if C == 1 {
+            // One column takes two in turn: while the sums of one wait for each other, the other multiplies.
+            let second_sums = eight_sums(isa, second, x, at + 1);
+            add_sums(isa, first, sums, x, at, &mut acc);
+            add_sums(isa, second, second_sums, x, at + 1, &mut acc);
+        } else {
+            add_sums(isa, first, sums, x, at, &mut acc);
+            let second_sums = eight_sums(isa, second, x, at + 1);
+            add_sums(isa, second, second_sums, x, at + 1, &mut acc);
+        }
+        at += 2;
+    }
+    if let Some(blocks) = eights.next() {
+        prefetch(isa, &blocks[0], size_of_val(blocks), by_turns);
+        let sums = eight_sums(isa, blocks, x, at);
+        add_sums(isa, blocks, sums, x, at, &mut acc);
+        at += 1;
+    }
+    let left = eights.remainder();
+    if !left.is_empty() {
+        let blocks: [B; 8] = filled(left, B::zeroed());
+        let blocks = &blocks[..8 / B::PARTS];
+        let sums = eight_sums(isa, blocks, x, at);
+        add_sums(isa, blocks, sums, x, at, &mut acc);
+    }
+    acc
 }
 
 /// The sums of the products of eight parts' codes, those that are the `at`-th eight of the columns: one for each group.
@@ -345,59 +449,75 @@ fn add_sums<I: Isa, B: Scaled, const C: usize>(
 #[inline(always)]
 pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     isa: I,
-    rows: &[&[B]],
+    rows: &Rows<'_, B>,
     columns: &[&[f32]; C],
-    _: &mut Lanes<I>,
-) -> [[f32; C]; TOGETHER] {
-    let mut total = [[0.0; C]; TOGETHER];
-    let len = rows.first().map_or(0, |row| row.len());
-    for start in (0..len).step_by(SPAN / B::LEN) {
-        let end = len.min(start + SPAN / B::LEN);
-        let mut sums = [[[isa.splat(0.0); 4]; C]; TOGETHER];
-        for turn in (start..end).step_by(TURN / B::LEN) {
-            let end = end.min(turn + TURN / B::LEN);
-            for (r, row) in rows.iter().enumerate().take(TOGETHER) {
-                let mut acc = sums[r];
-                let mut at = turn;
-                // Blocks of 32 weights or less are made floats in registers, by 32; longer ones and what is left in memory.
-                if B::LEN <= 32 {
-                    let whole = (end - at) * B::LEN / 32;
-                    let mut x = [&[][..]; C];
-                    for c in 0..C {
-                        x[c] = &columns[c][at * B::LEN..].as_chunks().0[..whole];
-                    }
-                    for (i, blocks) in row[at..].chunks_exact(32 / B::LEN).take(whole).enumerate() {
-                        prefetch(isa, &blocks[0], size_of_val(blocks), rows.len());
-                        let mut w = [0.0; 32];
-                        B::unpack(isa, blocks, &mut w);
-                        for c in 0..C {
-                            acc[c] = add_32(isa, acc[c], &w, &x[c][i]);
-                        }
-                    }
-                    at += whole * 32 / B::LEN;
+) -> Products<C> {
+    let mut products = [[[0.0; C]; TOGETHER]; PASSES];
+    let (len, by_turns) = (rows.len(), rows.by_turns);
+    for (pass, products) in rows.passes().iter().zip(&mut products) {
+        let mut rest = *pass;
+        for start in (0..len).step_by(SPAN / B::LEN) {
+            let end = len.min(start + SPAN / B::LEN);
+            let mut sums = [[[isa.splat(0.0); 4]; C]; TOGETHER];
+            for at in (start..end).step_by(TURN / B::LEN) {
+                let count = (end - at).min(TURN / B::LEN);
+                let mut x = [&[][..]; C];
+                for c in 0..C {
+                    x[c] = &columns[c][at * B::LEN..][..count * B::LEN];
                 }
-                while at < end {
-                    let to = end.min(at + B::LEN.max(32) / B::LEN);
-                    prefetch(isa, &row[at], (to - at) * size_of::<B>(), rows.len());
-                    let mut w = [0.0; 256];
-                    let w = &mut w[..(to - at) * B::LEN];
-                    B::unpack(isa, &row[at..to], w);
-                    for c in 0..C {
-                        acc[c] = add_padded(isa, acc[c], w, &columns[c][at * B::LEN..to * B::LEN]);
-                    }
-                    at = to;
+                for (row, sums) in rest.iter_mut().zip(&mut sums).take(by_turns) {
+                    let (blocks, behind) = row.split_at(count);
+                    *row = behind;
+                    *sums = add_blocks(isa, *sums, blocks, &x, by_turns);
                 }
-                sums[r] = acc;
             }
-        }
-        for r in 0..rows.len().min(TOGETHER) {
-            for c in 0..C {
-                let [a, b, d, e] = sums[r][c];
-                total[r][c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
+            for (sums, products) in sums.iter().zip(products.iter_mut()).take(by_turns) {
+                for c in 0..C {
+                    let [a, b, d, e] = sums[c];
+                    products[c] += isa.sum(isa.add(isa.add(a, b), isa.add(d, e)));
+                }
             }
         }
     }
-    total
+    products
+}
+
+/// Adds the products of blocks made floats: of 32 weights or less in registers, by 32; of longer ones and what is left in memory.
+#[inline(always)]
+fn add_blocks<I: Isa, B: Block, const C: usize>(
+    isa: I,
+    mut to: [[I::Floats; 4]; C],
+    blocks: &[B],
+    x: &[&[f32]; C],
+    by_turns: usize,
+) -> [[I::Floats; 4]; C] {
+    let mut at = 0;
+    if B::LEN <= 32 {
+        let mut whole = [&[][..]; C];
+        for c in 0..C {
+            whole[c] = &x[c].as_chunks().0[..blocks.len() / (32 / B::LEN)];
+        }
+        for (i, blocks) in blocks.chunks_exact(32 / B::LEN).enumerate() {
+            prefetch(isa, &blocks[0], size_of_val(blocks), by_turns);
+            let mut w = [0.0; 32];
+            B::unpack(isa, blocks, &mut w);
+            for c in 0..C {
+                to[c] = add_32(isa, to[c], &w, &whole[c][i]);
+            }
+        }
+        at = blocks.len() - blocks.len() % (32 / B::LEN);
+    }
+    for blocks in blocks[at..].chunks(B::LEN.max(32) / B::LEN) {
+        prefetch(isa, &blocks[0], size_of_val(blocks), by_turns);
+        let mut w = [0.0; 256];
+        let w = &mut w[..blocks.len() * B::LEN];
+        B::unpack(isa, blocks, w);
+        for c in 0..C {
+            to[c] = add_padded(isa, to[c], w, &x[c][at * B::LEN..][..w.len()]);
+        }
+        at += blocks.len();
+    }
+    to
 }
 
 /// Adds the products of as many floats, the last of them padded to 32 with zeros.
@@ -458,9 +578,9 @@ fn times_offset<I: Isa>(isa: I, a: I::Ints, offset: i32) -> I::Ints {
 
 /// Asks for the lines of `bytes` bytes of weights that come some blocks later, of one of so many rows that are read by turns.
 #[inline(always)]
-fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize, rows: usize) {
+fn prefetch<I: Isa, B: Block>(isa: I, block: &B, bytes: usize, by_turns: usize) {
     let at = bytemuck::bytes_of(block).as_ptr();
     for line in 0..bytes.div_ceil(64) {
-        isa.prefetch(at, ahead(rows) + 64 * line);
+        isa.prefetch(at, ahead(by_turns) + 64 * line);
     }
 }

@@ -4,7 +4,7 @@
 use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS, Sums};
 use crate::dispatch::Task;
 use crate::gemm::{Place, Results};
-use crate::gemv::{Coded, Lanes, SPAN, TOGETHER};
+use crate::gemv::{Coded, PASSES, Products, Rows, SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
@@ -132,12 +132,12 @@ fn spans<B>(rows: &[B], row_blocks: usize, height: usize, span: usize) -> impl I
 
 /// A path of integer products: row by row for few columns, panel by panel for more.
 macro_rules! integer_path {
-    ($path:ident, $block:path, $rows:ident, $panel:ident) => {
+    ($path:ident, $block:path, $few:ident, $panel:ident) => {
         fn $path<B: $block>(&mut self) -> Result<(), Mismatch> {
             let rows = bytemuck::cast_slice::<u8, B>(self.weights);
             let (level, x, row_blocks) = (self.level, self.x, self.x.len() / B::LEN);
             if x.count() < PANEL_COLUMNS {
-                level.run($rows { rows, row_blocks, streams: self.streams, x, out: &mut self.out });
+                self.$few(rows, row_blocks, self.streams);
                 return Ok(());
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
@@ -170,9 +170,9 @@ macro_rules! integer_path {
 const PANELS: usize = size_of::<Strip>() / size_of::<[f32; ROWS]>();
 
 impl Product<'_, '_> {
-    integer_path!(sixteens, quant::Scaled, ScaledRows, ScaledPanel);
-    integer_path!(scaled, quant::Scaled, ScaledRows, ScaledPanel);
-    integer_path!(superblocks, quant::Superblock, SuperblockRows, SuperblockPanel);
+    integer_path!(sixteens, quant::Scaled, few_scaled, ScaledPanel);
+    integer_path!(scaled, quant::Scaled, few_scaled, ScaledPanel);
+    integer_path!(superblocks, quant::Superblock, few_superblocks, SuperblockPanel);
 
     fn plain<B: Block>(&mut self) -> Result<(), Mismatch> {
         let rows = bytemuck::cast_slice::<u8, B>(self.weights);
@@ -180,7 +180,7 @@ impl Product<'_, '_> {
         if x.count() < FLOAT_PANEL_COLUMNS {
             let pairs = x.count() == 1 && x.len() > FIRST_LEVEL;
             let streams = if pairs { self.streams.max(2) } else { self.streams };
-            level.run(PlainRows { rows, row_blocks, streams, x, out: &mut self.out });
+            self.few_plain(rows, row_blocks, streams);
             return Ok(());
         }
         for Span { row, rows, first, count } in spans(rows, row_blocks, gemm_floats::ROWS, SPAN / B::LEN) {
@@ -196,67 +196,49 @@ impl Product<'_, '_> {
 /// reading, also where one stream of weights is enough (with neighbouring rows a fifth faster on Zen 4).
 const FIRST_LEVEL: usize = 6144;
 
-/// Rows times a few columns, where they lie.
-macro_rules! rows_task {
-    ($name:ident, $block:path, $rows:path, $column:ty, $cut:path) => {
-        struct $name<'a, 'o, B> {
-            rows: &'a [B],
-            row_blocks: usize,
-            /// How many rows are read by turns.
-            streams: usize,
-            x: Columns<'a>,
-            out: &'a mut Output<'o>,
+const _: () = assert!(FLOAT_PANEL_COLUMNS <= PANEL_COLUMNS);
+
+/// A path of few columns: rows times up to `$most` columns at a time, where they lie, for columns that `$cut` cuts once for all rows.
+macro_rules! few_columns {
+    ($name:ident, $task:ident, $block:path, $rows:path, $column:ty, $cut:path, $most:literal) => {
+        struct $task<'a, B, const C: usize> {
+            rows: &'a Rows<'a, B>,
+            x: &'a [$column; C],
         }
 
-        impl<B: $block> $name<'_, '_, B> {
-            /// Multiplies `rows`, which are numbers `i`, `i + apart` and so on, with columns `x`, those from `first` on.
+        impl<B: $block, const C: usize> Task for $task<'_, B, C> {
+            type Output = Products<C>;
+
             #[inline(always)]
-            fn columns<I: Isa, const C: usize>(
-                &mut self,
-                isa: I,
-                (i, apart): (usize, usize),
-                rows: &[&[B]],
-                (first, x): (usize, &[$column; C]),
-                lanes: &mut Lanes<I>,
-            ) {
-                let sums: [[f32; C]; TOGETHER] = $rows(isa, rows, x, lanes);
-                for (r, sums) in sums.into_iter().enumerate().take(rows.len()) {
-                    for (c, sum) in sums.into_iter().enumerate() {
-                        self.out.column(first + c)[i + r * apart] = sum;
-                    }
-                }
+            fn run<I: Isa>(self, isa: I) -> Self::Output {
+                $rows(isa, self.rows, self.x)
             }
         }
 
-        impl<B: $block> Task for $name<'_, '_, B> {
-            type Output = ();
-
-            #[inline(always)]
-            fn run<I: Isa>(mut self, isa: I) {
-                let (count, rows, row_blocks) = (self.x.count(), self.rows, self.row_blocks);
-                let row = |i: usize| &rows[i * row_blocks..][..row_blocks];
-                let lanes = &mut Lanes::new(isa);
-                // Cut once for all rows. Not `from_fn`, which is not always part of the loop.
+        impl Product<'_, '_> {
+            fn $name<B: $block>(&mut self, rows: &[B], row_blocks: usize, streams: usize) {
+                let (level, count, x) = (self.level, self.x.count(), self.x);
                 let mut columns = [Default::default(); PANEL_COLUMNS];
                 for (c, column) in columns.iter_mut().enumerate().take(count) {
-                    *column = $cut(&self.x, c);
+                    *column = $cut(&x, c);
                 }
-                let (fours, left) = columns[..count].as_chunks::<4>();
+                let (full, left) = columns[..count].as_chunks::<$most>();
                 let (twos, ones) = left.as_chunks::<2>();
-                for (i, apart, together) in turns(rows.len() / row_blocks, self.streams) {
-                    let mut by_turns = [row(i); TOGETHER];
-                    for r in 1..together {
-                        by_turns[r] = row(i + r * apart);
-                    }
-                    let (at, rows) = ((i, apart), &by_turns[..together]);
-                    for (first, x) in (0..).step_by(4).zip(fours) {
-                        self.columns(isa, at, rows, (first, x), lanes);
+                let passes = match full.len() + twos.len() + ones.len() {
+                    // Each row is read once.
+                    1 => PASSES,
+                    _ => (TURN_BYTES / (size_of::<B>() * row_blocks * streams).max(1)).clamp(1, PASSES),
+                };
+                for turn in turns(rows.len() / row_blocks, streams, passes) {
+                    let rows = &turn.cut(rows, row_blocks);
+                    for (first, x) in (0..).step_by($most).zip(full) {
+                        self.put(&turn, first, &level.run($task { rows, x }));
                     }
                     for x in twos {
-                        self.columns(isa, at, rows, (4 * fours.len(), x), lanes);
+                        self.put(&turn, $most * full.len(), &level.run($task { rows, x }));
                     }
                     for x in ones.as_chunks::<1>().0 {
-                        self.columns(isa, at, rows, (count - 1, x), lanes);
+                        self.put(&turn, count - 1, &level.run($task { rows, x }));
                     }
                 }
             }
@@ -264,17 +246,75 @@ macro_rules! rows_task {
     };
 }
 
-/// Which of `rows` rows are read by turns: the first, how far apart they are, and how many. Neighbours follow each other within
-/// a stream; rows that are left over come alone.
-fn turns(rows: usize, streams: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let streams = streams.clamp(1, TOGETHER);
-    let apart = rows / streams;
-    (0..apart).map(move |i| (i, apart, streams)).chain((apart * streams..rows).map(move |i| (i, apart, 1)))
+few_columns!(few_scaled, ScaledRows, quant::Scaled, gemv::scaled, Coded<'a, [i32; 8]>, Coded::scaled, 4);
+few_columns!(
+    few_superblocks,
+    SuperblockRows,
+    quant::Superblock,
+    gemv::superblocks,
+    Coded<'a, Sums>,
+    Coded::superblocks,
+    4
+);
+few_columns!(few_plain, PlainRows, quant::Block, gemv::plain, &'a [f32], Columns::float_column, 2);
+
+impl Product<'_, '_> {
+    /// Writes the products of rows with `C` columns, those from `first` on.
+    fn put<const C: usize>(&mut self, turn: &Turn, first: usize, products: &Products<C>) {
+        for c in 0..C {
+            let column = self.out.column(first + c);
+            for (p, products) in products.iter().enumerate().take(turn.passes) {
+                for (r, products) in products.iter().enumerate().take(turn.by_turns) {
+                    column[turn.row(p, r)] = products[c];
+                }
+            }
+        }
+    }
 }
 
-rows_task!(ScaledRows, quant::Scaled, gemv::scaled, Coded<'_, [i32; 8]>, Coded::scaled);
-rows_task!(SuperblockRows, quant::Superblock, gemv::superblocks, Coded<'_, Sums>, Coded::superblocks);
-rows_task!(PlainRows, quant::Block, gemv::plain, &[f32], Columns::float_column);
+/// Which rows are multiplied together.
+struct Turn {
+    first: usize,
+    /// How many passes, over neighbours.
+    passes: usize,
+    /// How many rows each has, read by turns.
+    by_turns: usize,
+    /// How far these are apart.
+    apart: usize,
+}
+
+impl Turn {
+    /// The number of row `r` of pass `p`.
+    #[inline(always)]
+    fn row(&self, p: usize, r: usize) -> usize {
+        self.first + p + r * self.apart
+    }
+
+    /// Takes its rows out of all.
+    fn cut<'a, B>(&self, rows: &'a [B], row_blocks: usize) -> Rows<'a, B> {
+        let mut passes = [[&[][..]; TOGETHER]; PASSES];
+        for (p, pass) in passes.iter_mut().enumerate().take(self.passes) {
+            for (r, by_turns) in pass.iter_mut().enumerate().take(self.by_turns) {
+                *by_turns = &rows[self.row(p, r) * row_blocks..][..row_blocks];
+            }
+        }
+        Rows { passes, count: self.passes, by_turns: self.by_turns }
+    }
+}
+
+/// Bytes of rows that are multiplied together where they are read several times: what a first-level cache holds beside the columns.
+const TURN_BYTES: usize = 24 << 10;
+
+/// The turns of `rows` rows, of up to so many passes. Rows that are left over come last.
+fn turns(rows: usize, streams: usize, passes: usize) -> impl Iterator<Item = Turn> {
+    let by_turns = streams.clamp(1, TOGETHER);
+    let (apart, left) = (rows / by_turns, rows % by_turns);
+    let whole = (0..apart).step_by(passes.max(1)).map(move |first| {
+        let passes = passes.min(apart - first);
+        Turn { first, passes, by_turns, apart }
+    });
+    whole.chain((left > 0).then_some(Turn { first: rows - left, passes: left, by_turns: 1, apart: 0 }))
+}
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

@@ -129,7 +129,7 @@ fn lengths(ty: GgmlType) -> Vec<usize> {
     if step == 1 {
         lengths.extend([31, 32, 33, 255, 256, 257, 300, 1300]);
     } else if step < 256 {
-        lengths.extend([7 * step, 15 * step, 17 * step, 41 * step]);
+        lengths.extend([7 * step, 15 * step, 17 * step, 41 * step, 67 * step]);
     }
     lengths
 }
@@ -141,6 +141,8 @@ fn every_level_batch_and_panel_gives_the_scalar_bits() {
     for &ty in GgmlType::COMPUTABLE {
         for len in lengths(ty) {
             let mut sizes = vec![(1, 1), (3, 2), (16, 3), (3, 9), (17, 12), (33, 31), (18, 49)];
+            // Several turns of rows for any number of streams, and rows left over.
+            sizes.push((TOGETHER * PASSES + 7, 1));
             if form(ty) == Some(Form::Floats) {
                 sizes.push((gemm_floats::ROWS + 7, 10));
             } else {
