@@ -155,12 +155,6 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
             let mut turn = [&[][..]; TOGETHER];
             for r in 0..by_turns.min(TOGETHER) {
                 (turn[r], rest[r]) = rest[r].split_at(count);
-                if count < 8 {
-                    for c in 0..C {
-                        dots[r][c][count..].fill(isa.zero_ints());
-                        mins[r][c][count..].fill(isa.zero_ints());
-                    }
-                }
                 for (i, block) in turn[r].iter().enumerate() {
                     prefetch(isa, block, size_of::<B>(), by_turns);
                     let (prepared, signs) = (block.prepare(), isa.signs(block.signs(isa)));
@@ -209,7 +203,8 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                     }
                 }
             }
-            // All rows at once: the way of one's sums through the lanes takes long, and the others' have it beside it.
+            // All rows at once: the way of one's sums through the lanes takes long, and the others' have it beside it. Where fewer
+            // than eight are left, sums of others lie behind them, whose scales here are 0.
             for (r, blocks) in turn.iter().enumerate().take(by_turns) {
                 let mut row_scales = eight_of(isa, blocks, B::scale);
                 if B::UNIT != 1.0 {
