@@ -15,8 +15,8 @@
 //! 1. A processor with a dot product of bytes ([`Isa::DOTS`]) adds to `sums` in 32 bits. Without one they have 16 bits:
 //!    those hold eight products of 4-bit codes, four of 5-bit codes, two of 6-bit codes ([`crate::quant::Codes`]), but four
 //!    of those where pairs are added up and their offset is taken off in 16 bits ([`Isa::PAIRS`]); then they are widened by
-//!    the instruction that applies the group's scale. Codes of 8 bits are 16 bits wide in the panel, and the group's scale
-//!    is in them.
+//!    the instruction that applies the group's scale. Signed codes are widened at once; their signs go to the activations,
+//!    bit by bit ([`crate::tile`]).
 //! 2. Other offsets, and minimums, need no codes: they are products of scales with the activations' sums.
 #![forbid(unsafe_code)]
 #![allow(
@@ -89,7 +89,7 @@ impl Place<'_, '_> {
 pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place<'_, '_>) {
     match (panel.kind.steps, panel.kind.width) {
         _ if panel.kind.matrices => gemm_matrix::multiply(level, panel, x, place),
-        (_, Width::Shorts) => level.run(Multiply::<0> { panel, x, place }),
+        (_, Width::Signed) => level.run(Multiply::<0> { panel, x, place }),
         (8, _) => level.run(Multiply::<8> { panel, x, place }),
         (4, _) => level.run(Multiply::<4> { panel, x, place }),
         (2, _) => level.run(Multiply::<2> { panel, x, place }),
@@ -97,7 +97,7 @@ pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: P
     }
 }
 
-/// The product of a panel whose products are added up `STEPS` at a time; 0 where its codes are wide.
+/// The product of a panel whose products are added up `STEPS` at a time; 0 where signs lie apart from codes.
 struct Multiply<'a, 'p, 'o, const STEPS: usize> {
     panel: &'a Panel<'p>,
     x: Columns<'a>,
@@ -109,8 +109,9 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        // Where a level has dots it takes four or eight steps: the rest need not be compiled.
-        if I::DOTS && STEPS < 4 {
+        // Where a level has dots it takes four or eight steps, and signs lie apart only for pairs: the rest need not be
+        // compiled.
+        if I::DOTS && STEPS < 4 || !I::PAIRS && STEPS == 0 {
             return;
         }
         let fours = self.x.count().div_ceil(INTERLEAVED);
@@ -173,14 +174,21 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         values: &mut Values<I::RowFloats>,
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
-        let mut wide = if STEPS == 0 { Some(Ahead::new(isa, x)) } else { None };
         for (block, values) in values.iter_mut().enumerate().take(len / 256) {
+            // Before the dots, which would have to make room for them.
+            let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
+            if kind.has_group_mins() {
+                mins = match kind.group {
+                    16 => self.all_group_mins::<I, F, 8>(isa, x, block),
+                    _ => self.all_group_mins::<I, F, 4>(isa, x, block),
+                };
+            }
             let dots = match kind.group {
-                // A constant decides: where the compiler had to see it from `wide`, Q4_K's loops took half as long again.
                 _ if STEPS == 0 => {
-                    let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
-                    for part in 8 * block..8 * (block + 1) {
-                        self.wide_products(isa, &mut wide, part, &mut dots);
+                    let mut dots = [[isa.row_ints(&self.panel.missing[block]); INTERLEAVED]; F];
+                    let group_scales = &self.panel.group_scales.as_chunks::<8>().0[block];
+                    for (part, scales) in group_scales.iter().enumerate() {
+                        self.signed_products(isa, x, 8 * block + part, scales, &mut dots);
                     }
                     dots
                 }
@@ -190,13 +198,6 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
                 _ => self.dots::<I, F, 8>(isa, x, block),
             };
-            let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
-            if kind.has_group_mins() {
-                mins = match kind.group {
-                    16 => self.all_group_mins::<I, F, 8>(isa, x, block),
-                    _ => self.all_group_mins::<I, F, 4>(isa, x, block),
-                };
-            }
             for f in 0..F {
                 for c in 0..INTERLEAVED {
                     let mut dot = dots[f][c];
@@ -324,16 +325,21 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let codes: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<QUADS>().0[..count]);
         let scales: [_; F] = core::array::from_fn(|f| &x[f].scales[..count]);
         let sums_of_x: [_; F] = core::array::from_fn(|f| &x[f].sums()[..count]);
-        let mut wide = if STEPS == 0 { Some(Ahead::new(isa, x)) } else { None };
+        let mut shared =
+            Shared { offsets: [[[0; INTERLEAVED]; F]; 8], min_sums: [[[0.0; INTERLEAVED]; F]; 8] };
         for part in 0..count {
+            // Signed codes have neither.
+            if STEPS != 0 && part % 8 == 0 {
+                shared.fill(kind.offset, part, &scales, &sums_of_x);
+            }
             // Nothing that may fail stands between the products and their use: the compiler would move the use, and
             // load all that it needs long before.
             let row_scales = isa.row_floats(&row_scales[part]);
             let dx: [_; F] = core::array::from_fn(|f| &scales[f][part]);
-            let sums: [_; F] = core::array::from_fn(|f| &sums_of_x[f][part]);
             let mut dots = [[isa.splat_rows(0); INTERLEAVED]; F];
             if STEPS == 0 {
-                self.wide_products(isa, &mut wide, part, &mut dots);
+                dots = [[isa.row_ints(&self.panel.missing[part]); INTERLEAVED]; F];
+                self.signed_products(isa, x, part, &ONES, &mut dots);
             } else {
                 for chunk in 0..QUADS / STEPS {
                     let x: [_; F] = core::array::from_fn(|f| &codes[f][part].as_chunks::<STEPS>().0[chunk]);
@@ -344,24 +350,30 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 }
             }
             let acc = &mut parts[part % 8];
-            for f in 0..F {
-                for c in 0..INTERLEAVED {
-                    let mut dot = dots[f][c];
-                    // Wide codes have none.
-                    if STEPS != 0 {
-                        dot = isa.sub_rows(dot, isa.splat_rows(sums[f][c].wrapping_mul(kind.offset)));
-                    }
-                    let dot = isa.row_ints_to_floats(dot);
-                    let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
-                    acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
-                }
-            }
-            if kind.mins {
+            if STEPS != 0 && kind.mins {
                 let mins = isa.row_floats(&self.panel.mins[part]);
                 for f in 0..F {
                     for c in 0..INTERLEAVED {
-                        let sum = isa.splat_row_floats(dx[f][c] * sums[f][c] as f32);
-                        acc[f][c] = isa.fma_row_floats(mins, sum, acc[f][c]);
+                        let dot = isa.row_ints_to_floats(dots[f][c]);
+                        let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
+                        let sum = isa.fma_row_floats(dot, scale, acc[f][c]);
+                        acc[f][c] = isa.fma_row_floats(
+                            mins,
+                            isa.splat_row_floats(shared.min_sums[part % 8][f][c]),
+                            sum,
+                        );
+                    }
+                }
+            } else {
+                for f in 0..F {
+                    for c in 0..INTERLEAVED {
+                        let mut dot = dots[f][c];
+                        if STEPS != 0 {
+                            dot = isa.sub_rows(dot, isa.splat_rows(shared.offsets[part % 8][f][c]));
+                        }
+                        let dot = isa.row_ints_to_floats(dot);
+                        let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
+                        acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
                     }
                 }
             }
@@ -376,31 +388,63 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         parts[0]
     }
 
-    /// Adds the products of wide codes, those of part `part` of the span.
+    /// Adds the products of signed codes, those of part `part` of the span, times the rows' scales.
     #[inline(always)]
-    fn wide_products<I: Isa, const F: usize>(
+    fn signed_products<I: Isa, const F: usize>(
         &self,
         isa: I,
-        x: &mut Option<Ahead<'_, F>>,
+        x: &[Four<'_>; F],
         part: usize,
+        scales: &[[i16; 2]; ROWS],
         dots: &mut Tile<I::RowInts, F>,
     ) {
-        let Some(x) = x else { return };
-        let x = x.part(isa, part);
-        let codes: &[[[i16; 2]; ROWS]] = bytemuck::cast_slice(&*self.panel.codes);
-        let w = &codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
-        for (x, dots) in x.iter().zip(dots) {
-            for quad in 0..8 {
+        let codes = &self.panel.codes.as_chunks::<2>().0.as_chunks::<8>().0[part];
+        let x: [_; F] = core::array::from_fn(|f| &x[f].codes.as_chunks::<8>().0[part]);
+        for quad in 0..8 {
+            let w = [isa.row_codes(&codes[quad][0]), isa.row_codes(&codes[quad][1])];
+            for f in 0..F {
                 for c in 0..INTERLEAVED {
-                    // The two pairs to each other first: only one addition for each quad waits for `dots`.
-                    let first = isa.add_pairs(isa.splat_rows(0), &w[quad][0], &x[quad][c][0]);
-                    let both = isa.add_pairs(first, &w[quad][1], &x[quad][c][1]);
-                    dots[c] = isa.add_rows(dots[c], both);
+                    dots[f][c] = isa.add_signed_products(dots[f][c], w, x[f][quad][c], scales);
                 }
             }
         }
     }
 }
+
+/// What all rows share of eight parts.
+struct Shared<const F: usize> {
+    /// The activations' sums times the codes' offset.
+    offsets: [[[i32; INTERLEAVED]; F]; 8],
+    /// The activations' sums times their scale.
+    min_sums: [[[f32; INTERLEAVED]; F]; 8],
+}
+
+impl<const F: usize> Shared<F> {
+    /// For the parts from `first` on.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        offset: i32,
+        first: usize,
+        scales: &[&[[f32; INTERLEAVED]]; F],
+        sums: &[&[[i32; INTERLEAVED]]; F],
+    ) {
+        for f in 0..F {
+            let parts = scales[f][first..].iter().zip(&sums[f][first..]);
+            for ((scales, sums), (offsets, min_sums)) in
+                parts.zip(self.offsets.iter_mut().zip(&mut self.min_sums))
+            {
+                for c in 0..INTERLEAVED {
+                    offsets[f][c] = sums[c].wrapping_mul(offset);
+                    min_sums[f][c] = scales[c] * sums[c] as f32;
+                }
+            }
+        }
+    }
+}
+
+/// A scale of 1 for each row.
+static ONES: [[i16; 2]; ROWS] = [[1; 2]; ROWS];
 
 /// Adds the products of one or two steps, times the rows' scales: column by column, so that weights and `dots` stay in
 /// registers.
@@ -471,45 +515,4 @@ pub(crate) fn superblock<I: Isa>(
 #[inline(always)]
 pub(crate) fn sum_of_superblocks<I: Isa>(isa: I, [a, b, c, d]: [I::RowFloats; SPAN / 256]) -> I::RowFloats {
     isa.add_row_floats(isa.add_row_floats(a, b), isa.add_row_floats(c, d))
-}
-
-/// 32 codes of four columns in 16 bits: two pairs of each column for each four.
-type Wide = [[[[i16; 2]; 2]; INTERLEAVED]; 8];
-
-/// The codes of a span's parts in 16 bits: few enough to stay in the first-level cache beside the weights, and a part ahead of
-/// the products, which would wait for what was stored right before them.
-struct Ahead<'a, const F: usize> {
-    x: &'a [Four<'a>; F],
-    parts: [[Wide; F]; 2],
-}
-
-impl<'a, const F: usize> Ahead<'a, F> {
-    #[inline(always)]
-    fn new<I: Isa>(isa: I, x: &'a [Four<'a>; F]) -> Self {
-        let mut ahead = Ahead { x, parts: [[[[[[0; 2]; 2]; INTERLEAVED]; 8]; F]; 2] };
-        ahead.widen(isa, 0);
-        ahead
-    }
-
-    /// Part `part`; parts are asked for in their order.
-    #[inline(always)]
-    fn part<I: Isa>(&mut self, isa: I, part: usize) -> &[Wide; F] {
-        self.widen(isa, part + 1);
-        &self.parts[part % 2]
-    }
-
-    /// Widens part `part`, if there is one.
-    #[inline(always)]
-    fn widen<I: Isa>(&mut self, isa: I, part: usize) {
-        for (x, wide) in self.x.iter().zip(&mut self.parts[part % 2]) {
-            let Some(codes) = x.codes.as_chunks::<8>().0.get(part) else { return };
-            let codes: &[[i8; 32]; 4] = bytemuck::cast_ref(codes);
-            let wide: &mut [[[u8; 32]; 2]; 4] = bytemuck::cast_mut(wide);
-            for (codes, wide) in codes.iter().zip(wide) {
-                let [low, high] = isa.sixteens(isa.signed_bytes(codes));
-                isa.store_bytes(low, &mut wide[0]);
-                isa.store_bytes(high, &mut wide[1]);
-            }
-        }
-    }
 }

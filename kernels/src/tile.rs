@@ -3,9 +3,10 @@
 //! After unpacking, no code knows the format. The rows are interleaved four codes at a time, so that a register holds
 //! four codes of each row and meets four activations broadcast to all lanes.
 //!
-//! Processors without a dot product of bytes ([`Isa::DOTS`]) cannot multiply codes of eight bits with activations in 16
-//! bits; for them such codes are widened to 16 bits, two to a place instead of four, and superblocks' codes multiplied
-//! with their group scales. For a matrix unit all superblocks' codes are, and their low and high bytes lie apart.
+//! Processors that multiply only unsigned bytes with signed ones, and have no dot product of them ([`Isa::PAIRS`]), take the magnitudes
+//! of signed codes and invert the activations' bits where a code is negative. That is one less than their negative, so what is missing,
+//! the sum of the negative codes' magnitudes, is added up beforehand. For a matrix unit superblocks' codes are multiplied with their
+//! group scales, and the low and high bytes of that lie apart.
 #![forbid(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
@@ -83,8 +84,9 @@ pub(crate) struct Kind {
 pub(crate) enum Width {
     /// Bytes, `[len / 4][row][4]`.
     Bytes,
-    /// Integers of 16 bits, `[len / 2][row][2]`; of superblocks times the group scales.
-    Shorts,
+    /// The codes' magnitudes and their signs (`0xFF` where a code is negative) in turns, `[len / 4][2][row][4]`: were they as far apart
+    /// as a span is long, a load of one would hinder a load of the other.
+    Signed,
     /// Integers of 16 bits, of superblocks times the group scales: all low bytes, then all high bytes, both as [`Width::Bytes`].
     Planes,
 }
@@ -103,13 +105,14 @@ impl Kind {
             _ if matrices && superblocks => (Width::Planes, -offset, 0),
             _ if matrices => (Width::Bytes, -offset, 0),
             Codes::Signed if I::DOTS => (Width::Bytes, I::SIGNED_BIAS, I::SIGNED_BIAS),
-            Codes::Signed => (Width::Shorts, 0, 0),
+            Codes::Signed if I::PAIRS => (Width::Signed, 0, 0),
+            Codes::Signed => (Width::Bytes, 0, 0),
             Codes::Unsigned(_) if centred => (Width::Bytes, 0, 0),
             Codes::Unsigned(_) => (Width::Bytes, 0, offset),
         };
         let fit = match codes {
             Codes::Unsigned(_) if centred => 4,
-            Codes::Unsigned(_) if !I::DOTS => codes.sums_in_16_bits(),
+            _ if !I::DOTS => codes.sums_in_16_bits(),
             _ => 8,
         };
         // A group's sum must not run into the next group, which has another scale.
@@ -118,10 +121,13 @@ impl Kind {
     }
 
     fn of_scaled<I: Isa, B: Scaled>(matrices: bool) -> Self {
+        // A part of `gemm` takes either off.
+        const { assert!(!B::MINS || B::OFFSET == 0 && !matches!(B::CODES, Codes::Signed)) };
         Self::new::<I>(matrices, false, B::CODES, B::OFFSET, B::MINS, B::GROUP)
     }
 
     fn of_superblocks<I: Isa, B: Superblock>(matrices: bool) -> Self {
+        const { assert!(!matches!(B::CODES, Codes::Signed) || B::GROUP == 32) };
         Self::new::<I>(matrices, true, B::CODES, i32::from(B::OFFSET), B::MINS, B::GROUP)
     }
 
@@ -137,6 +143,8 @@ pub(crate) struct Panel<'a> {
     pub len: usize,
     /// As [`Width`] says.
     pub codes: &'a mut [[[u8; 4]; ROWS]],
+    /// Where signs lie apart, the magnitudes of negative codes, of superblocks times the group scales, added up: `[len / block][row]`.
+    pub missing: &'a mut [[i32; ROWS]],
     /// Superblocks: the integer scale of each group, twice for each row: `[len / group][row][2]`.
     pub group_scales: &'a mut [[[i16; 2]; ROWS]],
     /// Superblocks: the minimums (or the scales times the offset) of each two groups: `[len / group / 2][row][2]`.
@@ -159,13 +167,15 @@ impl<'a> Panel<'a> {
             return Err(Mismatch { what: "floats of a panel", expected: PANEL_LEN, found: scratch.len() });
         }
         let block = if kind.superblocks { 256 } else { kind.group };
-        let groups = if kind.superblocks && kind.width == Width::Bytes { len / kind.group } else { 0 };
+        let groups = if kind.superblocks && kind.width != Width::Planes { len / kind.group } else { 0 };
         let pairs = if kind.has_group_mins() { len / kind.group / 2 } else { 0 };
         let (codes, rest) = scratch.split_at_mut(len / if kind.width == Width::Bytes { 4 } else { 2 } * ROWS);
         let (group_scales, rest) = rest.split_at_mut(groups * ROWS);
         let (group_mins, rest) = rest.split_at_mut(pairs * ROWS);
         let (scales, rest) = rest.split_at_mut(len / block * ROWS);
-        let (mins, _) = rest.split_at_mut(if kind.mins { len / block * ROWS } else { 0 });
+        let (mins, rest) = rest.split_at_mut(if kind.mins { len / block * ROWS } else { 0 });
+        let (missing, _) =
+            rest.split_at_mut(if kind.width == Width::Signed { len / block * ROWS } else { 0 });
         Ok(Panel {
             kind,
             len,
@@ -174,19 +184,20 @@ impl<'a> Panel<'a> {
             group_mins: bytemuck::cast_slice_mut(group_mins),
             scales: scales.as_chunks_mut().0,
             mins: mins.as_chunks_mut().0,
+            missing: bytemuck::cast_slice_mut(missing),
         })
     }
 
-    /// Puts the codes of part `part` (32 weights) of eight rows, from row `8 half` on, in their places; where they are widened,
-    /// times the row's `scales` of its two sixteens.
+    /// Puts the codes of part `part` (32 weights) of eight rows, from row `8 half` on, in their places, given the scales of each row's two
+    /// sixteens. What is missing where signs lie apart is added to `missing`.
     #[inline(always)]
     fn put_codes<I: Isa>(
         &mut self,
         isa: I,
-        part: usize,
-        half: usize,
+        (part, half): (usize, usize),
         codes: [I::Bytes; 8],
-        scales: Option<[[i16; 2]; 8]>,
+        scales: [[i16; 2]; 8],
+        missing: &mut [I::Ints; 8],
     ) {
         let mut codes = codes;
         if self.kind.shift != 0 {
@@ -195,38 +206,52 @@ impl<'a> Panel<'a> {
                 *codes = isa.add_bytes(*codes, shift);
             }
         }
-        if self.kind.width == Width::Bytes {
-            put(isa, &mut self.codes[8 * part..][..8], half, codes);
-            return;
-        }
-        let mut wide = [codes; 2];
+        let mut upper = codes;
         for row in 0..8 {
-            let mut sixteens = isa.sixteens(codes[row]);
-            if let Some(scales) = &scales {
-                for (sixteen, &scale) in sixteens.iter_mut().zip(&scales[row]) {
-                    *sixteen = isa.scale_sixteen(*sixteen, scale);
+            match self.kind.width {
+                Width::Bytes => {}
+                Width::Signed => {
+                    [codes[row], upper[row]] = isa.split_signs(codes[row]);
+                    let negative = isa.pairs_unsigned(codes[row], upper[row]);
+                    let scale = isa.splat_pair([-scales[row][0]; 2]);
+                    missing[row] = isa.add_dot_shorts(missing[row], negative, scale);
+                }
+                Width::Planes => {
+                    let mut sixteens = isa.sixteens(codes[row]);
+                    for (sixteen, scale) in sixteens.iter_mut().zip(scales[row]) {
+                        *sixteen = isa.scale_sixteen(*sixteen, scale);
+                    }
+                    [codes[row], upper[row]] = isa.split_sixteens(sixteens);
                 }
             }
-            if self.kind.width == Width::Planes {
-                sixteens = isa.split_sixteens(sixteens);
-            }
-            (wide[0][row], wide[1][row]) = (sixteens[0], sixteens[1]);
         }
-        // The sixteens of a part are neighbours; the planes lie apart.
-        let [first, second] = match self.kind.width {
-            Width::Planes => [8 * part, self.len / 4 + 8 * part],
-            _ => [16 * part, 16 * part + 8],
-        };
-        put(isa, &mut self.codes[first..][..8], half, wide[0]);
-        put(isa, &mut self.codes[second..][..8], half, wide[1]);
+        match self.kind.width {
+            Width::Bytes => put::<I, 1>(isa, &mut self.codes[8 * part..], half, codes),
+            Width::Signed => {
+                put::<I, 2>(isa, &mut self.codes[16 * part..], half, codes);
+                put::<I, 2>(isa, &mut self.codes[16 * part + 1..], half, upper);
+            }
+            Width::Planes => {
+                put::<I, 1>(isa, &mut self.codes[8 * part..], half, codes);
+                put::<I, 1>(isa, &mut self.codes[self.len / 4 + 8 * part..], half, upper);
+            }
+        }
+    }
+
+    /// Keeps what is missing of eight rows, from row `8 half` on, in block `block`.
+    #[inline(always)]
+    fn keep_missing<I: Isa>(&mut self, isa: I, (block, half): (usize, usize), missing: &[I::Ints; 8]) {
+        if let Some(to) = self.missing.get_mut(block) {
+            isa.store_ints(isa.sum_each(missing), &mut to.as_chunks_mut().0[half]);
+        }
     }
 }
 
-/// Stores eight registers of eight rows each as eight places of eight rows, in half `half` of them.
+/// Stores eight registers of eight rows each as eight places of eight rows, in half `half` of them: the first place of each `EVERY`.
 #[inline(always)]
-fn put<I: Isa>(isa: I, to: &mut [[[u8; 4]; ROWS]], half: usize, rows: [I::Bytes; 8]) {
+fn put<I: Isa, const EVERY: usize>(isa: I, to: &mut [[[u8; 4]; ROWS]], half: usize, rows: [I::Bytes; 8]) {
     let places = isa.deal(rows);
-    for (to, place) in to.iter_mut().zip(places) {
+    for (to, place) in to.iter_mut().step_by(EVERY).zip(places) {
         isa.store_bytes(place, &mut to.as_flattened_mut().as_chunks_mut().0[half]);
     }
 }
@@ -273,7 +298,9 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                         *codes = row(i).load_codes(isa, part);
                     }
                     let at = block * B::PARTS + part;
-                    panel.put_codes(isa, at, half, codes, None);
+                    let mut missing = [isa.zero_ints(); 8];
+                    panel.put_codes(isa, (at, half), codes, [[1; 2]; 8], &mut missing);
+                    panel.keep_missing(isa, (at, half), &missing);
                     if B::MINS {
                         let mins = eight(isa, |i| row(i).min());
                         isa.store(mins, &mut panel.mins[at].as_chunks_mut().0[half]);
@@ -317,7 +344,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                         pairs[i] = scales[i].map(|scale| scale * kind.offset as i16);
                     }
                 }
-                if kind.width == Width::Bytes {
+                if kind.width != Width::Planes {
                     let places = &mut panel.group_scales[groups * block..][..groups];
                     for (of_eight, places) in places.chunks_exact_mut(8).enumerate() {
                         let mut rows = [isa.splat_byte(0); 8];
@@ -325,7 +352,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                             let scales = &scales.as_chunks::<8>().0[of_eight];
                             *row = isa.bytes(&bytemuck::cast(scales.map(|scale| [scale; 2])));
                         }
-                        put(isa, bytemuck::cast_slice_mut(places), half, rows);
+                        put::<I, 1>(isa, bytemuck::cast_slice_mut(places), half, rows);
                     }
                 }
                 if kind.has_group_mins() {
@@ -334,7 +361,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                         *row = isa.bytes(&bytemuck::cast(*pairs));
                     }
                     let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
-                    put(isa, bytemuck::cast_slice_mut(places), half, rows);
+                    put::<I, 1>(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
                 let (mut prepared, mut signs) = ([[0; 8]; 8], [[0; 8]; 8]);
                 for i in 0..8 {
@@ -343,6 +370,7 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                         signs[i] = isa.fours_of(row(i).signs(isa));
                     }
                 }
+                let mut missing = [isa.zero_ints(); 8];
                 for part in 0..8 {
                     let mut codes = [isa.splat_byte(0); 8];
                     for (i, codes) in codes.iter_mut().enumerate() {
@@ -352,12 +380,11 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                             *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
                         }
                     }
-                    let scales = (kind.width != Width::Bytes).then(|| {
-                        let of_16 = |i| 16 * i / B::GROUP;
-                        scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]])
-                    });
-                    panel.put_codes(isa, 8 * block + part, half, codes, scales);
+                    let of_16 = |i| 16 * i / B::GROUP;
+                    let scales = scales.map(|of_row| [of_row[of_16(2 * part)], of_row[of_16(2 * part + 1)]]);
+                    panel.put_codes(isa, (8 * block + part, half), codes, scales, &mut missing);
                 }
+                panel.keep_missing(isa, (block, half), &missing);
             }
         }
         Ok(panel)

@@ -18,43 +18,78 @@ impl Avx2 {
     }
 }
 
-/// `to` plus the products of pairs, as `_mm256_add_epi16(to, _mm256_maddubs_epi16(w, x))`: written out, because the compiler
-/// would make a tree of the sums of several such steps and spill most of them.
+/// `to` plus the products of pairs, as `_mm256_add_epi16(to, _mm256_maddubs_epi16(w, x))`, of both halves: written out, because
+/// the compiler would make a tree of the sums of several such steps and spill most of them. Both products stand before the sums, which
+/// then wait less.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_pair_products(to: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    let mut to = to;
-    // SAFETY: two instructions of AVX2 on registers.
+fn add_pair_products([low, high]: [__m256i; 2], w: [__m256i; 2], x: __m256i) -> [__m256i; 2] {
+    let (mut low, mut high) = (low, high);
+    // SAFETY: four instructions of AVX2 on registers.
     unsafe {
         core::arch::asm!(
-            "vpmaddubsw {product}, {w}, {x}",
-            "vpaddw {to}, {to}, {product}",
-            product = out(ymm_reg) _,
-            to = inout(ymm_reg) to,
-            w = in(ymm_reg) w,
+            "vpmaddubsw {low_product}, {low_w}, {x}",
+            "vpmaddubsw {high_product}, {high_w}, {x}",
+            "vpaddw {low}, {low}, {low_product}",
+            "vpaddw {high}, {high}, {high_product}",
+            low_product = out(ymm_reg) _,
+            high_product = out(ymm_reg) _,
+            low = inout(ymm_reg) low,
+            high = inout(ymm_reg) high,
+            low_w = in(ymm_reg) w[0],
+            high_w = in(ymm_reg) w[1],
             x = in(ymm_reg) x,
             options(pure, nomem, nostack, preserves_flags),
         );
     }
-    to
+    [low, high]
 }
 
-/// `to` plus `sums` times `scales`, pairs added: written out, because the compiler would put it off until all columns' sums
-/// are there, and spill them.
+/// `to` plus `sums` times `scales`, pairs added, of both halves: written out, because the compiler would put it off until all columns'
+/// sums are there, and spill them.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_scaled(to: __m256i, sums: __m256i, scales: &[i16; 16]) -> __m256i {
-    let mut to = to;
-    // SAFETY: two instructions of AVX2, of which the first reads the 32 bytes of `scales`.
+fn add_scaled([low, high]: [__m256i; 2], sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
+    let (mut low, mut high) = (low, high);
+    // SAFETY: four instructions of AVX2, of which the first two read the 64 bytes of `scales`.
     unsafe {
         core::arch::asm!(
-            "vpmaddwd {product}, {sums}, [{scales}]",
+            "vpmaddwd {low_product}, {low_sums}, [{scales}]",
+            "vpmaddwd {high_product}, {high_sums}, [{scales} + 32]",
+            "vpaddd {low}, {low}, {low_product}",
+            "vpaddd {high}, {high}, {high_product}",
+            low_product = out(ymm_reg) _,
+            high_product = out(ymm_reg) _,
+            low = inout(ymm_reg) low,
+            high = inout(ymm_reg) high,
+            low_sums = in(ymm_reg) sums[0],
+            high_sums = in(ymm_reg) sums[1],
+            scales = in(reg) scales,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    [low, high]
+}
+
+/// `to` plus the products of magnitudes and `x`, whose bits are inverted where the sign is negative, times `scales`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_signed(to: __m256i, [magnitudes, signs]: [__m256i; 2], x: __m256i, scales: __m256i) -> __m256i {
+    let mut to = to;
+    // SAFETY: four instructions of AVX2 on registers.
+    unsafe {
+        core::arch::asm!(
+            "vpxor {product}, {x}, {signs}",
+            "vpmaddubsw {product}, {magnitudes}, {product}",
+            "vpmaddwd {product}, {product}, {scales}",
             "vpaddd {to}, {to}, {product}",
             product = out(ymm_reg) _,
             to = inout(ymm_reg) to,
-            sums = in(ymm_reg) sums,
-            scales = in(reg) scales,
-            options(pure, readonly, nostack, preserves_flags),
+            magnitudes = in(ymm_reg) magnitudes,
+            signs = in(ymm_reg) signs,
+            x = in(ymm_reg) x,
+            scales = in(ymm_reg) scales,
+            options(pure, nomem, nostack, preserves_flags),
         );
     }
     to
@@ -251,6 +286,7 @@ macro_rules! avx2_words {
             fn zero_ints() -> __m256i { _mm256_setzero_si256() }
             fn splat_int(a: i32) -> __m256i { _mm256_set1_epi32(a) }
             fn ints(from: &[i32; 8]) -> __m256i { _mm256_loadu_si256(p(from)) }
+            fn store_ints(a: __m256i, to: &mut [i32; 8]) { _mm256_storeu_si256(to.as_mut_ptr().cast(), a) }
             fn add_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
             fn sub_ints(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
             fn shl_ints<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<SHIFT>(a) }
@@ -450,11 +486,27 @@ impl Isa for Avx2 {
         }
         fn add_products(to: [__m256i; 2], w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
-            [add_pair_products(to[0], w[0], x), add_pair_products(to[1], w[1], x)]
+            add_pair_products(to, w, x)
         }
         fn first_products(w: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]
+        }
+        fn split_signs(a: __m256i) -> [__m256i; 2] {
+            [_mm256_abs_epi8(a), _mm256_cmpgt_epi8(_mm256_setzero_si256(), a)]
+        }
+        fn add_signed_products(
+            to: [__m256i; 2],
+            w: [[__m256i; 2]; 2],
+            x: [i8; 4],
+            scales: &[[i16; 2]; 16]
+        ) -> [__m256i; 2] {
+            let x = _mm256_set1_epi32(bytemuck::cast(x));
+            let scales = scales.as_flattened().as_chunks::<16>().0;
+            [
+                add_signed(to[0], [w[0][0], w[1][0]], x, _mm256_loadu_si256(p(&scales[0]))),
+                add_signed(to[1], [w[0][1], w[1][1]], x, _mm256_loadu_si256(p(&scales[1]))),
+            ]
         }
         fn add_to_pairs(sums: [__m256i; 2], pair: [i16; 2]) -> [__m256i; 2] {
             let pair = _mm256_set1_epi32(bytemuck::cast(pair));
@@ -465,8 +517,7 @@ impl Isa for Avx2 {
             [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]
         }
         fn add_scaled_sums(to: [__m256i; 2], sums: [__m256i; 2], scales: &[[i16; 2]; 16]) -> [__m256i; 2] {
-            let scales = scales.as_flattened().as_chunks::<16>().0;
-            [add_scaled(to[0], sums[0], &scales[0]), add_scaled(to[1], sums[1], &scales[1])]
+            add_scaled(to, sums, scales)
         }
     }
 }

@@ -185,6 +185,8 @@ pub trait Isa: Copy {
     fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// Lane by lane difference, wrapping.
     fn sub_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Writes the 8 integers.
+    fn store_ints(self, a: Self::Ints, to: &mut [i32; 8]);
     /// Lane by lane `a << SHIFT`.
     fn shl_ints<const SHIFT: i32>(self, a: Self::Ints) -> Self::Ints;
     /// Lane `i` is the sum of the lanes of `a[i]`, wrapping.
@@ -268,8 +270,8 @@ pub trait Isa: Copy {
     fn row_codes(self, from: &[[u8; 4]; 16]) -> Self::RowCodes;
     /// No products yet.
     fn no_sums(self) -> Self::RowSums;
-    /// Adds the products of each row's four codes (0 to 127, or with [`Isa::DOTS`] as [`Isa::SIGNED_BIAS`] leaves them)
-    /// and four signed ones (-127 to 127).
+    /// Adds the products of each row's four codes (0 to 127; with [`Isa::DOTS`] as [`Isa::SIGNED_BIAS`] leaves them; with neither that
+    /// nor [`Isa::PAIRS`] signed ones too) and four signed ones (-127 to 127).
     fn add_products(self, to: Self::RowSums, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums;
     /// The sums in 32 bits.
     fn widen_sums(self, sums: Self::RowSums) -> Self::RowInts;
@@ -342,6 +344,28 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn first_products(self, w: Self::RowCodes, x: [i8; 4]) -> Self::RowSums {
         self.add_products(self.no_sums(), w, x)
+    }
+
+    /// Magnitudes and signs (`0xFF` where negative) of signed bytes, where the level has [`Isa::PAIRS`].
+    #[inline(always)]
+    fn split_signs(self, a: Self::Bytes) -> [Self::Bytes; 2] {
+        const { assert!(!Self::PAIRS) };
+        [a; 2]
+    }
+
+    /// Adds the products of each row's four codes, given by magnitudes and such signs, and four signed ones, times each row's
+    /// scale, where the level has [`Isa::PAIRS`]; too small by the sum of the negative codes' magnitudes, times the scale.
+    #[inline(always)]
+    fn add_signed_products(
+        self,
+        to: Self::RowInts,
+        w: [Self::RowCodes; 2],
+        x: [i8; 4],
+        scales: &[[i16; 2]; 16],
+    ) -> Self::RowInts {
+        const { assert!(!Self::PAIRS) };
+        let _ = (w, x, scales);
+        to
     }
 
     /// Adds the same pair to the sums of each row, where the level has [`Isa::PAIRS`].

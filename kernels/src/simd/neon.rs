@@ -298,6 +298,11 @@ macro_rules! neon_words {
                 let from = load(from);
                 both!(|from| vreinterpretq_s32_u8(from))
             }
+            fn store_ints(a: Ints, to: &mut [i32; 8]) {
+                let to = to.as_chunks_mut::<4>().0;
+                vst1q_s32(to[0].as_mut_ptr(), a[0]);
+                vst1q_s32(to[1].as_mut_ptr(), a[1]);
+            }
             fn add_ints(a: Ints, b: Ints) -> Ints { both!(|a, b| vaddq_s32(a, b)) }
             fn sub_ints(a: Ints, b: Ints) -> Ints { both!(|a, b| vsubq_s32(a, b)) }
             fn shl_ints<const SHIFT: i32>(a: Ints) -> Ints { both!(|a| vshlq_n_s32::<SHIFT>(a)) }

@@ -226,6 +226,10 @@ impl Isa for Scalar {
         *from
     }
     #[inline(always)]
+    fn store_ints(self, a: [i32; 8], to: &mut [i32; 8]) {
+        *to = a;
+    }
+    #[inline(always)]
     fn add_ints(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         lanes(|i| a[i].wrapping_add(b[i]))
     }
