@@ -31,7 +31,7 @@ use crate::gemm_matrix;
 use crate::gemv::SPAN;
 use crate::output::Output;
 use crate::simd::{Isa, Level};
-use crate::tile::{Panel, ROWS, Strip, Width};
+use crate::tile::{Panel, ROWS, Source, Strip, Width};
 
 /// Where the sums of a span of a panel go.
 pub(crate) struct Place<'s, 'o> {
@@ -43,6 +43,8 @@ pub(crate) struct Place<'s, 'o> {
     pub strips: &'s mut [Strip],
     /// Where the strips go, if they are whole with this span.
     pub results: Option<Results<'s, 'o>>,
+    /// What the next panel is made of.
+    pub next: Option<Source<'s>>,
 }
 
 /// Results of the rows of some panels.
@@ -152,6 +154,13 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         // They come while the span is multiplied.
         for column in first..count.min(first + INTERLEAVED * F) {
             self.place.fetch(isa, column);
+        }
+        // So do the next panel's rows, a few with each of the last columns: all columns would drive them out of the caches again.
+        if let Some(next) = self.place.next {
+            let fours = count.div_ceil(INTERLEAVED);
+            let last = fours.min(ROWS);
+            let rows = |four: usize| (four + last).saturating_sub(fours) * ROWS / last;
+            next.fetch(isa, rows(four)..rows((four + F).min(fours)));
         }
         let sums = match self.panel.kind.superblocks {
             true => self.superblocks(isa, &x, values),

@@ -20,6 +20,9 @@ const _: () = assert!(ROWS == SIDE);
 
 /// Multiplies a panel with all columns, on a level that has a matrix unit.
 pub(crate) fn multiply(level: Level, panel: &Panel<'_>, x: Columns<'_>, place: Place<'_, '_>) {
+    if let Some(next) = place.next {
+        level.run(next);
+    }
     let product = Product { panel, x, place };
     #[cfg(test)]
     if level == Level::SCALAR_MATRICES {

@@ -8,7 +8,7 @@ use crate::gemv::{Coded, PASSES, Products, Rows, SPAN, TOGETHER};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
 use crate::simd::{Isa, Level};
-use crate::tile::{Fetch, Panel, ROWS, Scratch, Strip, Unpack};
+use crate::tile::{Panel, ROWS, Scratch, Source, Strip, Unpack};
 use crate::{Mismatch, gemm, gemm_floats, gemv, quant};
 
 /// Rows that belong together in a panel: threads do best with multiples of this many.
@@ -141,25 +141,28 @@ macro_rules! integer_path {
                 return Ok(());
             }
             let mut spans = spans(rows, row_blocks, ROWS, SPAN / B::LEN).peekable();
-            let fetch = |span: Option<&Span<'_, B>>| {
-                if let Some(&Span { rows, first, count, .. }) = span {
-                    level.run(Fetch { rows, row_blocks, first, count });
-                }
+            let source = |span: &Span<'a, B>| Source {
+                rows: bytemuck::cast_slice(span.rows),
+                row_bytes: row_blocks * size_of::<B>(),
+                start: span.first * size_of::<B>(),
+                len: span.count * size_of::<B>(),
             };
-            fetch(spans.peek());
+            if let Some(first) = spans.peek().map(source) {
+                level.run(first);
+            }
             while let Some(Span { row, rows, first, count }) = spans.next() {
                 let Scratch { panel: scratch, strips } = &mut self.scratch;
                 let matrices = x.are_for_matrices();
                 let panel =
                     level.run($panel(Unpack { matrices, rows, row_blocks, first, count, scratch }))?;
-                fetch(spans.peek());
+                let next = spans.peek().map(source);
                 let (start, rows, number) = (first * B::LEN, rows.len() / row_blocks, row / ROWS % PANELS);
                 let whole = first + count == row_blocks && (number + 1 == PANELS || spans.peek().is_none());
                 let results = whole.then(|| {
                     let (row, rows) = (row - number * ROWS, number * ROWS + rows);
                     Results { out: &mut self.out, row, rows }
                 });
-                gemm::multiply(level, &panel, x, Place { start, panel: number, strips, results });
+                gemm::multiply(level, &panel, x, Place { start, panel: number, strips, results, next });
             }
             Ok(())
         }
@@ -169,7 +172,7 @@ macro_rules! integer_path {
 /// Panels in a [`Strip`].
 const PANELS: usize = size_of::<Strip>() / size_of::<[f32; ROWS]>();
 
-impl Product<'_, '_> {
+impl<'a> Product<'a, '_> {
     integer_path!(sixteens, quant::Scaled, few_scaled, ScaledPanel);
     integer_path!(scaled, quant::Scaled, few_scaled, ScaledPanel);
     integer_path!(superblocks, quant::Superblock, few_superblocks, SuperblockPanel);

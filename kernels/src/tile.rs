@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "loops over several arrays of registers, without closures")]
 
+use core::ops::Range;
+
 use crate::Mismatch;
 use crate::activations::CENTRE;
 use crate::attention::Line;
@@ -400,24 +402,36 @@ fn integers(groups: Groups) -> [i16; 16] {
     }
 }
 
-/// Has the memory bring what a panel is unpacked from: its rows are too short for the processor to see them coming.
-pub(crate) struct Fetch<'a, B> {
-    pub rows: &'a [B],
-    pub row_blocks: usize,
-    pub first: usize,
-    pub count: usize,
+/// What a panel is unpacked from: `len` bytes of each row, from byte `start` on. Its rows are too short for the processor to see
+/// them coming.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub rows: &'a [u8],
+    pub row_bytes: usize,
+    pub start: usize,
+    pub len: usize,
 }
 
-impl<B: Block> Task for Fetch<'_, B> {
+impl Source<'_> {
+    /// Has the memory bring some rows of the panel.
+    #[inline(always)]
+    pub fn fetch<I: Isa>(self, isa: I, rows: Range<usize>) {
+        for row in rows {
+            let Some(bytes) = self.rows.get(row * self.row_bytes + self.start..) else { return };
+            // Lines begin anywhere in it.
+            for line in (0..self.len + 63).step_by(64) {
+                isa.prefetch(bytes.as_ptr(), line);
+            }
+        }
+    }
+}
+
+/// All rows.
+impl Task for Source<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for row in self.rows.chunks_exact(self.row_blocks) {
-            let blocks = &row[self.first..][..self.count];
-            for line in (0..size_of_val(blocks)).step_by(64) {
-                isa.prefetch(blocks.as_ptr().cast(), line);
-            }
-        }
+        self.fetch(isa, 0..ROWS);
     }
 }
