@@ -123,7 +123,7 @@ impl Kind {
     }
 
     fn of_scaled<I: Isa, B: Scaled>(matrices: bool) -> Self {
-        // A part of `gemm` takes either off.
+        // For a part `gemm` takes an offset off or adds minimums, never both.
         const { assert!(!B::MINS || B::OFFSET == 0 && !matches!(B::CODES, Codes::Signed)) };
         Self::new::<I>(matrices, false, B::CODES, B::OFFSET, B::MINS, B::GROUP)
     }
@@ -426,7 +426,7 @@ impl Source<'_> {
     }
 }
 
-/// All rows.
+/// Fetches all rows.
 impl Task for Source<'_> {
     type Output = ();
 
