@@ -25,13 +25,17 @@ pub enum Form {
     Scaled,
     /// 8-bit codes, a scale for every 256 and the sums of codes of a superblock ([`Sums`]).
     Superblocks,
+    /// The same for few columns, each two parts of 32 codes crossed: the first sixteen of both, then the last sixteen of both. So one
+    /// register of weights' scales, one for each 32, serves both registers of codes.
+    Crossed,
 }
 
 /// The sums of the codes of 256 activations.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Sums {
-    /// Of each 16 codes.
+    /// Of each 16 codes. In [`Form::Crossed`] of each 32, in the places that minimums have behind scales: even ones from 4 on, odd ones
+    /// from 12 on, between zeros.
     pub of_16: [i16; 16],
     /// Of each 32 codes.
     pub of_32: [i16; 8],
@@ -50,8 +54,13 @@ impl Form {
             Form::Floats => 1,
             Form::Sixteens => 16,
             Form::Scaled => 32,
-            Form::Superblocks => 256,
+            Form::Superblocks | Form::Crossed => 256,
         }
+    }
+
+    /// The form of so many columns for weights that take one or two of this: only few lie crossed.
+    pub const fn of_columns(self, count: usize) -> Form {
+        if matches!(self, Form::Crossed) && count >= PANEL_COLUMNS { Form::Superblocks } else { self }
     }
 
     /// The length of a column is a multiple of it.
@@ -65,7 +74,7 @@ impl Form {
             Form::Floats => 0,
             Form::Sixteens => len / 16,
             Form::Scaled => len / 32,
-            Form::Superblocks => len / 256 * (size_of::<Sums>() / 4),
+            Form::Superblocks | Form::Crossed => len / 256 * (size_of::<Sums>() / 4),
         }
     }
 }
@@ -81,7 +90,7 @@ pub(crate) const INTERLEAVED: usize = 4;
 ///
 /// Few columns lie one behind the other, each with zeros behind it up to 256 codes and eight scales, which lie as decode takes them:
 /// with a scale for each 32, of eight parts the first sixteens of parts 0 and 4, their last, those of parts 1 and 5 and so on;
-/// with a scale for each 16, each 64 codes by eights, the even ones first. Of many columns, each four are interleaved: four codes
+/// with a scale for each 16, each 64 codes by eights, the even ones first; or crossed ([`Form::Crossed`]). Of many columns, each four are interleaved: four codes
 /// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
 /// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros. Floats of many columns are
 /// dealt out to planes (`gemm_floats`).
@@ -105,6 +114,7 @@ impl Layout {
         if len == 0 || !len.is_multiple_of(unit) {
             return Err(Mismatch { what: "activations of whole blocks", expected: unit, found: len });
         }
+        let form = form.of_columns(count);
         let together = together(level, form, count);
         Ok(Layout { form, len, count, together, pairs: takes_pairs(level, form, together) })
     }
@@ -441,6 +451,10 @@ impl Task for Quantize<'_> {
                         for (j, codes) in codes.as_chunks().0.iter().enumerate() {
                             eights[4 * (j % 2) + 2 * (i % 2) + j / 2] = *codes;
                         }
+                    } else if form == Form::Crossed {
+                        let sixteens = self.codes[i * block..][..256].as_chunks_mut::<16>().0;
+                        let place = part / 2 * 4 + part % 2;
+                        [sixteens[place], sixteens[place + 2]] = bytemuck::cast(codes);
                     } else if together == 1 {
                         self.codes[at..][..32].copy_from_slice(&codes);
                     } else if run < codes.len() {
@@ -472,7 +486,11 @@ impl Task for Quantize<'_> {
                         }
                     }
                 }
-                if form == Form::Superblocks {
+                if form == Form::Crossed {
+                    let [a, b, c, d, e, f, g, h] = of_superblock.of_32;
+                    of_superblock.of_16 = [0, 0, 0, 0, a, c, e, g, 0, 0, 0, 0, b, d, f, h];
+                }
+                if matches!(form, Form::Superblocks | Form::Crossed) {
                     bytemuck::cast_slice_mut::<i32, Sums>(self.sums)[i * together + column] = of_superblock;
                 }
             }

@@ -138,6 +138,9 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     rows: &Rows<'_, B>,
     x: &[Coded<'_, Sums>; C],
 ) -> Products<C> {
+    const { assert!(!B::CROSSED || B::GROUP == 32 && B::SCALES && (B::SIGNS || B::OFFSET == 0)) };
+    // Magnitudes, of which four products fit 16 bits.
+    const { assert!(!B::SIGNS || B::OFFSET <= 64) };
     let mut products = [[[0.0; C]; TOGETHER]; PASSES];
     // Sums that are still in lanes, for eight of them share the way through the lanes.
     let (mut dots, mut mins) = ([[[isa.zero_ints(); 8]; C]; TOGETHER], [[[isa.zero_ints(); 8]; C]; TOGETHER]);
@@ -157,15 +160,23 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 (turn[r], rest[r]) = rest[r].split_at(count);
                 for (i, block) in turn[r].iter().enumerate() {
                     prefetch(isa, block, size_of::<B>(), by_turns);
-                    let (prepared, signs) = (block.prepare(), isa.signs(block.signs(isa)));
+                    let prepared = block.prepare();
+                    let mut signs = block.signs(isa);
+                    if B::CROSSED {
+                        signs = isa.cross_bits(signs);
+                    }
+                    let signs = isa.signs(signs);
                     let [scales, of_sums] = block.load_groups(isa);
                     // Two sums, so that additions wait less for each other.
                     let mut two = [[isa.zero_ints(); 2]; C];
                     // Written out: what the compiler leaves a loop would choose each part's bits anew.
                     unrolled!(PAIR in [0, 1, 2, 3] {
                         let (a, b) = (2 * PAIR, 2 * PAIR + 1);
-                        let w = [block.load_codes(isa, a, prepared[a]), block.load_codes(isa, b, prepared[b])];
-                        let scales = [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)];
+                        let w = block.load_two(isa, PAIR, [prepared[a], prepared[b]]);
+                        let scales = match B::CROSSED {
+                            true => [isa.pick::<PAIR>(scales); 2],
+                            false => [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)],
+                        };
                         for c in 0..C {
                             let x = &codes[c][i];
                             let x = [isa.signed_bytes(&x[a]), isa.signed_bytes(&x[b])];
@@ -173,16 +184,23 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                                 two[c][PAIR % 2] = isa.add_ints(two[c][PAIR % 2], isa.dot_two_unsigned(w, x));
                                 continue;
                             }
+                            // Here, not before: sooner they would wait in memory for the points.
+                            let x = match B::SIGNS {
+                                true => [
+                                    isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
+                                    isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
+                                ],
+                                false => x,
+                            };
+                            // Both have the same scales.
+                            if B::CROSSED && (B::SIGNS || B::CODES.sums_in_16_bits() > 1) {
+                                let products = [isa.pairs_unsigned(w[0], x[0]), isa.pairs_unsigned(w[1], x[1])];
+                                let products = isa.add_shorts(products[0], products[1]);
+                                two[c][PAIR % 2] = isa.add_dot_shorts(two[c][PAIR % 2], products, scales[0]);
+                                continue;
+                            }
                             for half in 0..2 {
                                 let products = match B::CODES {
-                                    Codes::Unsigned(_) if B::SIGNS => {
-                                        // Here, not before: sooner they would wait in memory for the points.
-                                        let x = match half {
-                                            0 => isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
-                                            _ => isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
-                                        };
-                                        isa.pairs_unsigned(w[half], x)
-                                    }
                                     Codes::Unsigned(_) => isa.pairs_unsigned(w[half], x[half]),
                                     Codes::Signed => isa.pairs_signed(w[half], x[half]),
                                 };

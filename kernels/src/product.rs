@@ -17,17 +17,17 @@ pub const PANEL_ROWS: usize = ROWS;
 pub use crate::tile::scratch_len;
 
 macro_rules! form {
-    (plain) => {
+    ($block:ty, plain) => {
         Form::Floats
     };
-    (sixteens) => {
+    ($block:ty, sixteens) => {
         Form::Sixteens
     };
-    (scaled) => {
+    ($block:ty, scaled) => {
         Form::Scaled
     };
-    (superblocks) => {
-        Form::Superblocks
+    ($block:ty, superblocks) => {
+        if <$block as quant::Superblock>::CROSSED { Form::Crossed } else { Form::Superblocks }
     };
 }
 
@@ -36,7 +36,7 @@ macro_rules! list {
         /// How products with weights of type `ty` want their activations; `None` where the type cannot be computed.
         pub const fn form(ty: GgmlType) -> Option<Form> {
             match ty {
-                $(<quant::$block as Block>::TYPE => Some(form!($path)),)*
+                $(<quant::$block as Block>::TYPE => Some(form!(quant::$block, $path)),)*
                 _ => None,
             }
         }
@@ -94,7 +94,7 @@ fn multiply_by_turns(
     if out.columns() != x.count() {
         return Err(Mismatch { what: "columns of results", expected: x.count(), found: out.columns() });
     }
-    if form(ty) != Some(x.form()) || !x.suit(level) {
+    if form(ty).map(|form| form.of_columns(x.count())) != Some(x.form()) || !x.suit(level) {
         return Err(Mismatch { what: "columns in the form of the weights", expected: x.count(), found: 0 });
     }
     let scratch = Scratch::new(scratch, x.count())?;

@@ -77,12 +77,13 @@ impl Activations {
             Form::Floats => self.floats.clone(),
             form => {
                 let scale = |i: usize| self.scales[i / form.block_len()];
-                // Where a scale serves 32, the sixteens of parts 0 and 4, 1 and 5 and so on lie together; where it serves 16,
-                // eights with the even ones first.
+                // Where a scale serves 32, the sixteens of parts 0 and 4, 1 and 5 and so on lie together; crossed, those of neighbours;
+                // where it serves 16, eights with the even ones first.
                 let place = |i: usize| match form {
                     Form::Scaled => {
                         i / 256 * 256 + i / 32 % 4 * 64 + i / 16 % 2 * 32 + i / 128 % 2 * 16 + i % 16
                     }
+                    Form::Crossed => i / 64 * 64 + i / 16 % 2 * 32 + i / 32 % 2 * 16 + i % 16,
                     Form::Sixteens => i / 64 * 64 + i / 16 % 4 * 8 + i / 8 % 2 * 32 + i % 8,
                     _ => i,
                 };

@@ -159,6 +159,8 @@ pub trait Superblock: Block {
     const MINS: bool = false;
     /// Weights that share a group scale: 16 or 32.
     const GROUP: usize;
+    /// Whether [`Superblock::load_two`] gives parts crossed ([`crate::activations::Form::Crossed`]): for scales of 32 weights, and no offset.
+    const CROSSED: bool = false;
     /// Factor of the scale: a power of two.
     const UNIT: f32 = 1.0;
 
@@ -175,6 +177,12 @@ pub trait Superblock: Block {
     /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes; `prepared` is the
     /// part's integer of [`Superblock::prepare`].
     fn load_codes<I: Isa>(&self, isa: I, part: usize, prepared: u32) -> I::Bytes;
+    /// The codes of parts `2 pair` and the next; where they are crossed, the first sixteen of both, then the last sixteen of both.
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, prepared: [u32; 2]) -> [I::Bytes; 2] {
+        const { assert!(!Self::CROSSED) };
+        [self.load_codes(isa, 2 * pair, prepared[0]), self.load_codes(isa, 2 * pair + 1, prepared[1])]
+    }
     /// The scale of the whole superblock.
     fn scale(&self) -> Scale<'_>;
     /// The integer scales, one for each group.
@@ -190,10 +198,11 @@ pub trait Superblock: Block {
     /// The group scales as [`Isa::pick`] takes them.
     #[inline(always)]
     fn load_scales<I: Isa>(&self, isa: I) -> I::Shorts {
+        const { assert!(!Self::CROSSED) };
         self.group_scales().to_pick(isa)
     }
-    /// [`Superblock::load_scales`], and, for each 16 weights, what the sum of their activations is multiplied
-    /// with: the group minimums, or without such the group scales, for the offset.
+    /// [`Superblock::load_scales`], and, for each of [`crate::activations::Sums::of_16`], what it is multiplied with: the group minimums,
+    /// or without such the group scales, for the offset.
     #[inline(always)]
     fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
         let of_sums = if Self::MINS { self.group_mins() } else { self.group_scales() };

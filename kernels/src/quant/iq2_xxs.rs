@@ -78,12 +78,21 @@ impl Superblock for Iq2Xxs {
     const OFFSET: i16 = 64;
     const SIGNS: bool = true;
     const GROUP: usize = 32;
+    const CROSSED: bool = true;
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         let [p0, p1, p2, p3, ..] = self.qs[part];
         isa.eights(&grids::IQ2_XXS, [p0.into(), p1.into(), p2.into(), p3.into()])
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+        let [[a0, a1, a2, a3, ..], [b0, b1, b2, b3, ..]] = self.qs.as_chunks::<2>().0[pair];
+        [
+            isa.eights(&grids::IQ2_XXS, [a0.into(), a1.into(), b0.into(), b1.into()]),
+            isa.eights(&grids::IQ2_XXS, [a2.into(), a3.into(), b2.into(), b3.into()]),
+        ]
     }
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {

@@ -76,6 +76,7 @@ impl Superblock for Iq3Xxs {
     const OFFSET: i16 = 64;
     const SIGNS: bool = true;
     const GROUP: usize = 32;
+    const CROSSED: bool = true;
     const UNIT: f32 = 0.25;
 
     #[inline(always)]
@@ -86,6 +87,19 @@ impl Superblock for Iq3Xxs {
             *point = usize::from(low);
         }
         isa.fours(&grids::IQ3_XXS, points)
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+        let qs = &self.qs.as_chunks::<16>().0[pair];
+        let mut codes = [isa.splat_byte(0); 2];
+        for half in 0..2 {
+            let mut points = [0; 8];
+            for i in 0..8 {
+                points[i] = usize::from(qs[i / 4 * 8 + 4 * half + i % 4]);
+            }
+            codes[half] = isa.fours(&grids::IQ3_XXS, points);
+        }
+        codes
     }
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {

@@ -37,22 +37,27 @@ impl Iq4Xs {
         Self { d, scales_h: high.to_le_bytes(), scales_l, qs }
     }
 
-    /// The scales of the groups, already less 32: -32 to 31.
-    #[inline(always)]
-    pub(crate) fn scales(&self) -> [i8; 8] {
-        // Each group's bits move to a byte of its own, half the way at each step.
-        let mut low = u64::from(u32::from_le_bytes(self.scales_l));
-        low = (low | low << 16) & 0x0000_ffff_0000_ffff;
-        low = (low | low << 8) & 0x00ff_00ff_00ff_00ff;
-        low = (low | low << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-        let mut high = u64::from(u16::from_le_bytes(self.scales_h));
-        high = (high | high << 24) & 0x0000_00ff_0000_00ff;
-        high = (high | high << 12) & 0x000f_000f_000f_000f;
-        high = (high | high << 6) & 0x0303_0303_0303_0303;
-        // All bytes at once, which the compiler would take apart: 32 less is 96 more with another sign.
-        let less_32 = ((low | high << 4) + 0x6060_6060_6060_6060) ^ 0x8080_8080_8080_8080;
-        less_32.to_le_bytes().map(|scale| scale as i8)
+    fn head(&self) -> &[u8; 8] {
+        bytemuck::bytes_of(self).first_chunk().unwrap_or(&[0; 8])
     }
+}
+
+/// The scales of the groups, already less 32: -32 to 31, from the bytes before the codes.
+#[inline(always)]
+pub(crate) fn scales(head: &[u8; 8]) -> [i8; 8] {
+    let [_, _, high_0, high_1, low @ ..] = *head;
+    // Each group's bits move to a byte of its own, half the way at each step.
+    let mut low = u64::from(u32::from_le_bytes(low));
+    low = (low | low << 16) & 0x0000_ffff_0000_ffff;
+    low = (low | low << 8) & 0x00ff_00ff_00ff_00ff;
+    low = (low | low << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let mut high = u64::from(u16::from_le_bytes([high_0, high_1]));
+    high = (high | high << 24) & 0x0000_00ff_0000_00ff;
+    high = (high | high << 12) & 0x000f_000f_000f_000f;
+    high = (high | high << 6) & 0x0303_0303_0303_0303;
+    // All bytes at once, which the compiler would take apart: 32 less is 96 more with another sign.
+    let less_32 = ((low | high << 4) + 0x6060_6060_6060_6060) ^ 0x8080_8080_8080_8080;
+    less_32.to_le_bytes().map(|scale| scale as i8)
 }
 
 impl Block for Iq4Xs {
@@ -60,7 +65,7 @@ impl Block for Iq4Xs {
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = bits::f16(self.d);
-        let groups = self.scales().into_iter().zip(&self.qs);
+        let groups = scales(self.head()).into_iter().zip(&self.qs);
         for ((scale, qs), out) in groups.zip(out.chunks_mut(32)) {
             let scale = d * f32::from(scale);
             for (w, level) in out.iter_mut().zip(iq4_nl::levels(qs)) {
@@ -73,10 +78,17 @@ impl Block for Iq4Xs {
 impl Superblock for Iq4Xs {
     const CODES: Codes = Codes::Signed;
     const GROUP: usize = 32;
+    const CROSSED: bool = true;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+        let both = isa.bytes(bytemuck::cast_ref(&self.qs.as_chunks::<2>().0[pair]));
+        let (first, last) = (isa.field::<0, 0x0f>(both), isa.field::<4, 0x0f>(both));
+        [isa.lookup(&iq4_nl::LEVELS, first), isa.lookup(&iq4_nl::LEVELS, last)]
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {
@@ -84,7 +96,11 @@ impl Superblock for Iq4Xs {
     }
     #[inline(always)]
     fn group_scales(&self) -> Groups {
-        Groups::Of32(self.scales())
+        Groups::Of32(scales(self.head()))
+    }
+    #[inline(always)]
+    fn load_scales<I: Isa>(&self, isa: I) -> I::Shorts {
+        isa.eight_scales(self.head())
     }
 }
 
@@ -100,7 +116,7 @@ mod tests {
         let mut block = NULL;
         block.scales_h = 0b10_00_10_10_11_10_10_10_u16.to_le_bytes();
         (block.scales_l[1], block.scales_l[3]) = (0x50, 0x01);
-        assert_eq!(block.scales(), [0, 0, 0, 21, 0, 0, -31, 0]);
+        assert_eq!(scales(block.head()), [0, 0, 0, 21, 0, 0, -31, 0]);
     }
 
     #[test]

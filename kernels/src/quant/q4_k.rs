@@ -73,6 +73,13 @@ pub(super) fn load_four_bits<I: Isa>(isa: I, qs: &[u8; 128], g: usize) -> I::Byt
     if g.is_multiple_of(2) { isa.field::<0, 0x0f>(pair) } else { isa.field::<4, 0x0f>(pair) }
 }
 
+/// The codes of groups `2 pair` and the next, crossed: they are the nibbles of the same bytes.
+#[inline(always)]
+pub(super) fn load_four_bits_crossed<I: Isa>(isa: I, qs: &[u8; 128], pair: usize) -> [I::Bytes; 2] {
+    let [first, last] = &qs.as_chunks::<16>().0.as_chunks::<2>().0[pair];
+    [isa.nibbles(first), isa.nibbles(last)]
+}
+
 impl Q4K {
     /// A block with these scales of scales and of minimums, packed group scales, and codes.
     pub(crate) fn pack(d: [u8; 2], dmin: [u8; 2], scales: [u8; 12], codes: &[u8; 256]) -> Self {
@@ -104,10 +111,15 @@ impl Superblock for Q4K {
     const CODES: Codes = Codes::Unsigned(15);
     const MINS: bool = true;
     const GROUP: usize = 32;
+    const CROSSED: bool = true;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
         load_four_bits(isa, &self.qs, part)
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+        load_four_bits_crossed(isa, &self.qs, pair)
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {
@@ -127,7 +139,7 @@ impl Superblock for Q4K {
     }
     #[inline(always)]
     fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
-        isa.eight_scales_and_mins(&self.scales)
+        [isa.eight_scales_and_mins(&self.scales); 2]
     }
 }
 

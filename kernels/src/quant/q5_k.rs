@@ -61,6 +61,7 @@ impl Superblock for Q5K {
     const CODES: Codes = Codes::Unsigned(31);
     const MINS: bool = true;
     const GROUP: usize = 32;
+    const CROSSED: bool = true;
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
@@ -77,6 +78,21 @@ impl Superblock for Q5K {
             _ => isa.field::<3, 0x10>(fifth),
         };
         isa.or(low, fifth)
+    }
+    #[inline(always)]
+    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+        let mut codes = q4_k::load_four_bits_crossed(isa, &self.qs, pair);
+        for (codes, fifth) in codes.iter_mut().zip(self.qh.as_chunks().0) {
+            let fifth = isa.twice(fifth);
+            let fifth = match pair {
+                0 => isa.fields_of_halves::<-4, -3, 0x10>(fifth),
+                1 => isa.fields_of_halves::<-2, -1, 0x10>(fifth),
+                2 => isa.fields_of_halves::<0, 1, 0x10>(fifth),
+                _ => isa.fields_of_halves::<2, 3, 0x10>(fifth),
+            };
+            *codes = isa.or(*codes, fifth);
+        }
+        codes
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {
@@ -96,7 +112,7 @@ impl Superblock for Q5K {
     }
     #[inline(always)]
     fn load_groups<I: Isa>(&self, isa: I) -> [I::Shorts; 2] {
-        isa.eight_scales_and_mins(&self.scales)
+        [isa.eight_scales_and_mins(&self.scales); 2]
     }
 }
 

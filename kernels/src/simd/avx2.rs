@@ -157,6 +157,16 @@ macro_rules! avx2_words {
             fn field<const SHIFT: i32, const MASK: u8>(a: __m256i) -> __m256i {
                 _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(a), _mm256_set1_epi8(MASK as i8))
             }
+            fn fields_of_halves<const FIRST: i32, const LAST: i32, const MASK: u8>(a: __m256i) -> __m256i {
+                const { assert!(FIRST.signum() * LAST.signum() >= 0) };
+                let (first, last) = (i64::from(FIRST.abs()), i64::from(LAST.abs()));
+                let shifts = _mm256_setr_epi64x(first, first, last, last);
+                let shifted = match FIRST + LAST {
+                    0.. => _mm256_srlv_epi64(a, shifts),
+                    _ => _mm256_sllv_epi64(a, shifts),
+                };
+                _mm256_and_si256(shifted, _mm256_set1_epi8(MASK as i8))
+            }
             fn raise<const SHIFT: i32>(a: __m256i) -> __m256i { _mm256_slli_epi16::<SHIFT>(a) }
             fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
             fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
@@ -225,6 +235,7 @@ macro_rules! avx2_words {
             fn pairs_signed(w: __m256i, s: __m256i) -> __m256i {
                 _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w))
             }
+            fn add_shorts(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi16(a, b) }
             fn shorts(from: &[i16; 16]) -> __m256i { _mm256_loadu_si256(p(from)) }
             fn splat_pair(pair: [i16; 2]) -> __m256i { _mm256_set1_epi32(bytemuck::cast(pair)) }
             fn widen(from: &[i8; 16]) -> __m256i { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.as_ptr().cast())) }
@@ -238,13 +249,18 @@ macro_rules! avx2_words {
             fn scales_of_16(scales: &[i8; 16]) -> __m256i {
                 dealt_scales(_mm_loadu_si128(scales.as_ptr().cast()))
             }
+            fn cross_bits(bits: __m256i) -> __m256i {
+                let places = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+                _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(places))
+            }
             fn pick<const PART: usize>(scales: __m256i) -> __m256i { pick::<PART>(scales) }
             fn odd_uppermost(fours: __m256i) -> __m256i {
                 let upper = _mm256_srli_epi32::<28>(fours);
                 let odd = _mm256_or_si256(_mm256_add_epi32(upper, upper), _mm256_set1_epi32(1));
-                _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi32(odd, odd))
+                let dealt = _mm256_permutevar8x32_epi32(odd, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+                _mm256_packus_epi32(dealt, dealt)
             }
-            fn eight_scales_and_mins(packed: &[u8; 12]) -> [__m256i; 2] {
+            fn eight_scales_and_mins(packed: &[u8; 12]) -> __m256i {
                 let packed = twelve_bytes(packed);
                 // The first four scales, the last four's lower bits, and the minimums likewise.
                 let low = _mm_shuffle_epi8(
@@ -260,11 +276,18 @@ macro_rules! avx2_words {
                     upper,
                     _mm_setr_epi8(-1, -1, -1, -1, 0, 1, 2, 3, -1, -1, -1, -1, 4, 5, 6, 7),
                 );
-                let groups = _mm_or_si128(low, upper);
-                [
-                    _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(groups)),
-                    _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(groups, groups)),
-                ]
+                dealt_scales(_mm_or_si128(low, upper))
+            }
+            fn eight_scales(head: &[u8; 8]) -> __m256i {
+                // Even ones in the first four bytes, odd ones in those behind the eighth.
+                let head = _mm_loadl_epi64(head.as_ptr().cast());
+                let low = _mm_srlv_epi32(_mm_shuffle_epi32::<0b01_01_01_01>(head), _mm_setr_epi32(0, 0, 4, 4));
+                let low = _mm_and_si128(low, _mm_set1_epi8(0x0f));
+                // Of each byte, four fields of two bits: first the lower two raised by four bits, then all as they are.
+                let upper = _mm_unpacklo_epi8(_mm_slli_epi16::<4>(head), head);
+                let upper = _mm_srlv_epi32(_mm_shuffle_epi32::<0b01_01_01_01>(upper), _mm_setr_epi32(0, 0, 2, 2));
+                let upper = _mm_and_si128(upper, _mm_set1_epi8(0x30));
+                _mm256_cvtepi8_epi16(_mm_sub_epi8(_mm_or_si128(low, upper), _mm_set1_epi8(32)))
             }
             fn sixteen_scales(packed: &[u8; 12]) -> [__m256i; 2] {
                 let packed = twelve_bytes(packed);

@@ -103,6 +103,12 @@ pub trait Isa: Copy {
     /// Byte by byte `(a >> SHIFT) & MASK`, where `MASK` keeps none of the bits that come from a neighbour:
     /// `MASK <= 0xFF >> SHIFT`.
     fn field<const SHIFT: i32, const MASK: u8>(self, a: Self::Bytes) -> Self::Bytes;
+    /// [`Isa::field`] with a `SHIFT` of `FIRST` for the first sixteen bytes and of `LAST` for the last, both to the left where they are
+    /// negative.
+    fn fields_of_halves<const FIRST: i32, const LAST: i32, const MASK: u8>(
+        self,
+        a: Self::Bytes,
+    ) -> Self::Bytes;
     /// Byte by byte `a << SHIFT`, where no byte overflows.
     fn raise<const SHIFT: i32>(self, a: Self::Bytes) -> Self::Bytes;
     /// Bitwise or.
@@ -158,6 +164,8 @@ pub trait Isa: Copy {
     }
     /// 16 integers from memory.
     fn shorts(self, from: &[i16; 16]) -> Self::Shorts;
+    /// Lane by lane sum, wrapping.
+    fn add_shorts(self, a: Self::Shorts, b: Self::Shorts) -> Self::Shorts;
     /// Products in 32 bits, neighbours added to `to`: lane `i` is `to[i] + a[2i] b[2i] + a[2i+1] b[2i+1]`.
     fn add_dot_shorts(self, to: Self::Ints, a: Self::Shorts, b: Self::Shorts) -> Self::Ints;
     /// The same pair of integers eight times.
@@ -168,9 +176,10 @@ pub trait Isa: Copy {
     fn widen_twice(self, from: &[i8; 8]) -> Self::Shorts;
     /// One signed byte for each 32 weights of a superblock, widened, as [`Isa::pick`] wants it.
     fn scales_of_32(self, scales: &[i8; 8]) -> Self::Shorts;
-    /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it.
+    /// One signed byte for each 16 weights of a superblock, widened, as [`Isa::pick`] wants it: the even ones, then the odd ones.
     fn scales_of_16(self, scales: &[i8; 16]) -> Self::Shorts;
-    /// The scales of part `PART` (32 weights), each over the eight lanes of its sixteen weights' products.
+    /// The scales of part `PART` (32 weights), each over the eight lanes of its sixteen weights' products; of crossed parts those of
+    /// part `2 PART` and the next.
     fn pick<const PART: usize>(self, scales: Self::Shorts) -> Self::Shorts;
 
     // ---- integers
@@ -325,12 +334,24 @@ pub trait Isa: Copy {
 
     // ---- words made of words
 
-    /// Eight scales as [`Isa::scales_of_32`] gives them, and eight minimums as [`Isa::widen_twice`], of 6 bits each and packed as
-    /// in Q4_K.
+    /// One signed byte for each 32 weights of a superblock whose parts lie crossed ([`crate::activations::Form::Crossed`]), as
+    /// [`Isa::scales_of_16`] gives the first eight of sixteen.
     #[inline(always)]
-    fn eight_scales_and_mins(self, packed: &[u8; 12]) -> [Self::Shorts; 2] {
+    fn scales_of_crossed(self, scales: &[i8; 8]) -> Self::Shorts {
+        self.scales_of_16(&bytemuck::cast([*scales, [0; 8]]))
+    }
+
+    /// Eight scales and behind them eight minimums, of 6 bits each and packed as in Q4_K, as [`Isa::scales_of_16`] gives sixteen.
+    #[inline(always)]
+    fn eight_scales_and_mins(self, packed: &[u8; 12]) -> Self::Shorts {
         let (scales, mins) = crate::quant::q4_k::scales_and_mins(packed);
-        [self.scales_of_32(&bytemuck::cast(scales)), self.widen_twice(&bytemuck::cast(mins))]
+        self.scales_of_16(&bytemuck::cast([scales, mins]))
+    }
+
+    /// Eight scales of 6 bits, less 32, packed as behind the first two of these bytes of IQ4_XS, as [`Isa::scales_of_crossed`].
+    #[inline(always)]
+    fn eight_scales(self, head: &[u8; 8]) -> Self::Shorts {
+        self.scales_of_crossed(&crate::quant::iq4_xs::scales(head))
     }
 
     /// Sixteen scales of 6 bits, packed as in Q3_K: as [`Isa::scales_of_16`] and as [`Isa::widen`] give them.
@@ -425,10 +446,22 @@ pub trait Isa: Copy {
         self.store_bytes(a, &mut bytes);
         bytemuck::cast::<_, [[u8; 4]; 8]>(bytes).map(u32::from_le_bytes)
     }
-    /// `2 n + 1` for the uppermost nibble `n` of each four bytes (little-endian), as [`Isa::scales_of_32`] gives integers.
+    /// `2 n + 1` for the uppermost nibble `n` of each four bytes (little-endian), as [`Isa::scales_of_crossed`] gives
+    /// integers.
     #[inline(always)]
     fn odd_uppermost(self, fours: Self::Bytes) -> Self::Shorts {
-        self.scales_of_32(&self.fours_of(fours).map(|four| 2 * (four >> 28) as i8 + 1))
+        self.scales_of_crossed(&self.fours_of(fours).map(|four| 2 * (four >> 28) as i8 + 1))
+    }
+    /// Bits of parts that lie one after the other, in the order of parts that lie crossed.
+    #[inline(always)]
+    fn cross_bits(self, bits: Self::Bytes) -> Self::Bytes {
+        let mut bytes = [0; 32];
+        self.store_bytes(bits, &mut bytes);
+        for two in bytes.as_chunks_mut::<8>().0 {
+            let [a, b, c, d, e, f, g, h] = *two;
+            *two = [a, b, e, f, c, d, g, h];
+        }
+        self.bytes(&bytes)
     }
     /// A bit for each weight of a superblock, as [`Isa::negate_part`] takes them.
     #[inline(always)]

@@ -203,6 +203,11 @@ macro_rules! neon_words {
                     vandq_u8(down, vdupq_n_u8(MASK))
                 })
             }
+            fn fields_of_halves<const FIRST: i32, const LAST: i32, const MASK: u8>(a: Bytes) -> Bytes {
+                // Shifts to the left.
+                let shift = [vdupq_n_s8(-FIRST as i8), vdupq_n_s8(-LAST as i8)];
+                both!(|a, shift| vandq_u8(vshlq_u8(a, shift), vdupq_n_u8(MASK)))
+            }
             fn raise<const SHIFT: i32>(a: Bytes) -> Bytes { both!(|a| vshlq_n_u8::<SHIFT>(a)) }
             fn or(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vorrq_u8(a, b)) }
             fn and(a: Bytes, b: Bytes) -> Bytes { both!(|a, b| vandq_u8(a, b)) }
@@ -259,6 +264,7 @@ macro_rules! neon_words {
 
             fn pairs_unsigned(u: Bytes, s: Bytes) -> Shorts { both!(|u, s| pairs(u, s)) }
             fn pairs_signed(w: Bytes, s: Bytes) -> Shorts { both!(|w, s| pairs(w, s)) }
+            fn add_shorts(a: Shorts, b: Shorts) -> Shorts { both!(|a, b| vaddq_s16(a, b)) }
             fn shorts(from: &[i16; 16]) -> Shorts {
                 let from = load(from);
                 both!(|from| vreinterpretq_s16_u8(from))

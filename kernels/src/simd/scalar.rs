@@ -94,6 +94,13 @@ impl Isa for Scalar {
         a.map(|a| (a >> SHIFT) & MASK)
     }
     #[inline(always)]
+    fn fields_of_halves<const FIRST: i32, const LAST: i32, const MASK: u8>(self, a: [u8; 32]) -> [u8; 32] {
+        lanes(|i| match if i < 16 { FIRST } else { LAST } {
+            shift @ 0.. => a[i] >> shift & MASK,
+            shift => a[i] << -shift & MASK,
+        })
+    }
+    #[inline(always)]
     fn raise<const SHIFT: i32>(self, a: [u8; 32]) -> [u8; 32] {
         a.map(|a| a << SHIFT)
     }
@@ -161,6 +168,10 @@ impl Isa for Scalar {
         lanes(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
     }
     #[inline(always)]
+    fn add_shorts(self, a: [i16; 16], b: [i16; 16]) -> [i16; 16] {
+        lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
     fn pairs_signed(self, w: [u8; 32], s: [u8; 32]) -> [i16; 16] {
         let product = |i: usize| i16::from(w[i] as i8) * i16::from(s[i] as i8);
         lanes(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
@@ -202,15 +213,15 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn scales_of_32(self, scales: &[i8; 8]) -> [i16; 16] {
-        self.widen_twice(scales)
+        lanes(|i| scales[i % 8].into())
     }
     #[inline(always)]
     fn scales_of_16(self, scales: &[i8; 16]) -> [i16; 16] {
-        self.widen(scales)
+        lanes(|i| scales[i % 8 * 2 + i / 8].into())
     }
     #[inline(always)]
     fn pick<const PART: usize>(self, scales: [i16; 16]) -> [i16; 16] {
-        lanes(|i| scales[2 * PART + i / 8])
+        lanes(|i| scales[i / 8 * 8 + PART])
     }
 
     #[inline(always)]

@@ -37,6 +37,8 @@ impl Task for Words {
             ("field 3", isa.field::<3, 0x1f>(a)),
             ("field 7", isa.field::<7, 0x01>(a)),
             ("raise", isa.raise::<4>(isa.field::<0, 0x0f>(a))),
+            ("fields_of_halves up", isa.fields_of_halves::<-1, 0, 0x10>(a)),
+            ("fields_of_halves down", isa.fields_of_halves::<1, 2, 0x10>(a)),
             ("or", isa.or(a, b)),
             ("and", isa.and(a, b)),
             ("add_bytes", isa.add_bytes(a, b)),
@@ -46,6 +48,7 @@ impl Task for Words {
             ("negate", isa.negate(a, mask)),
             ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
+            ("cross_bits", isa.cross_bits(a)),
             ("negate_part 0", isa.negate_part::<0>(a, isa.signs(b))),
             ("negate_part 3", isa.negate_part::<3>(a, isa.signs(b))),
             ("negate_part 6", isa.negate_part::<6>(a, isa.signs(b))),
@@ -62,11 +65,13 @@ impl Task for Words {
         let (small, signed) = (isa.field::<0, 0x0f>(a), self.b.map(|b| (b as i8).max(-127)));
         // Blocks of eighteen bytes whose halves are all finite.
         let blocks: [u8; 144] = core::array::from_fn(|i| self.a[i % 32] & 0xbf);
+        let head = self.a.first_chunk().unwrap_or(&[0; 8]);
         let sums = isa.sum_products(&[[small, isa.field::<4, 0x0f>(a)]; 4], [[&signed; 2]; 4]);
         for (name, word) in [
             ("sum_products", isa.to_floats(sums)),
             ("odd_uppermost 1", isa.to_floats(first_of_pairs(isa, isa.pick::<1>(isa.odd_uppermost(a))))),
-            ("odd_uppermost 6", isa.to_floats(first_of_pairs(isa, isa.pick::<6>(isa.odd_uppermost(a))))),
+            ("odd_uppermost 3", isa.to_floats(first_of_pairs(isa, isa.pick::<3>(isa.odd_uppermost(a))))),
+            ("eight_scales", isa.to_floats(first_of_pairs(isa, isa.pick::<2>(isa.eight_scales(head))))),
             ("halves_of_blocks 0", isa.halves_of_blocks(&blocks, 0)),
             ("halves_of_blocks 16", isa.halves_of_blocks(&blocks, 16)),
         ] {
@@ -135,12 +140,22 @@ fn words_mean_what_they_say() {
     assert_eq!(find("sub_bytes")[16..19], [0, 7, 15]);
     assert_eq!(find("mean_bytes")[..3], [65, 69, 73]);
     assert_eq!(find("spread_bytes")[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
+    // Bits 3 and 4 of bytes 1 and 18, bits 5 and 6 of bytes 4 and 24.
+    assert_eq!((find("fields_of_halves up")[1], find("fields_of_halves up")[18]), (0x10, 0x10));
+    assert_eq!((find("fields_of_halves down")[4], find("fields_of_halves down")[24]), (0x10, 0x10));
+    assert_eq!(find("cross_bits")[8..16], [64, 72, 96, 104, 80, 88, 112, 120]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
     // Bits 0 and 7 of each byte of the signs.
     assert_eq!(find("negate_part 3")[8..16], [192, 72, 80, 88, 96, 104, 112, 136]);
-    // The uppermost nibbles of bytes 7 and 27: 3 and 13.
-    let odd = |name| bytemuck::cast::<_, [f32; 8]>(find(name));
-    assert_eq!((odd("odd_uppermost 1"), odd("odd_uppermost 6")), ([7.0; 8], [27.0; 8]));
+    let halves_of = |name| {
+        let [a, _, _, b, c, _, _, d] = bytemuck::cast::<_, [f32; 8]>(find(name));
+        [a, b, c, d]
+    };
+    // The uppermost nibbles of bytes 11 and 15, 27 and 31: 5 and 7, 13 and 15.
+    assert_eq!(halves_of("odd_uppermost 1"), [11.0, 11.0, 15.0, 15.0]);
+    assert_eq!(halves_of("odd_uppermost 3"), [27.0, 27.0, 31.0, 31.0]);
+    // Scales 4 and 5: both nibbles of byte 6 (0x30), above them bits 8 to 11 of 0x1810.
+    assert_eq!(halves_of("eight_scales"), [-32.0, -32.0, 3.0, 3.0]);
     // Sixteen low nibbles, 0 and 8 by turns, and the high ones, twice 0 to 7 (or 8 to 15), times -127.
     let sums: [f32; 8] = bytemuck::cast(find("sum_products"));
     assert_eq!(sums, [[-127.0 * 120.0; 4], [-127.0 * 248.0; 4]].as_flattened());

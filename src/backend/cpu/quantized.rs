@@ -68,6 +68,7 @@ impl Quantized {
 impl Cpu<'_> {
     /// Makes sure that `quantized` holds `x` in `form`.
     pub(super) fn quantize(&mut self, x: Act, form: Form) -> Result<Place> {
+        let form = form.of_columns(x.rows);
         if self.work.quantized.of == Some((x, form)) {
             return Ok(Place { layout: Layout::new(self.level, form, x.width, x.rows)?, starts: [0; 3] });
         }
