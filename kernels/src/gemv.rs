@@ -37,24 +37,35 @@ pub(crate) const PASSES: usize = 16;
 
 /// Rows of one length that are multiplied together.
 pub(crate) struct Rows<'a, B> {
-    /// The rows of each pass, those that are read by turns.
-    pub passes: [[&'a [B]; TOGETHER]; PASSES],
-    /// How many passes there are.
-    pub count: usize,
-    /// How many rows each has.
+    /// All rows that there are.
+    pub all: &'a [B],
+    /// Blocks in a row.
+    pub len: usize,
+    /// The first row of the first pass.
+    pub first: usize,
+    /// How many passes there are, at most [`PASSES`]: of neighbours.
+    pub passes: usize,
+    /// How many rows each has, read by turns.
     pub by_turns: usize,
+    /// How far these are apart.
+    pub apart: usize,
 }
 
 impl<'a, B> Rows<'a, B> {
-    /// Blocks in a row.
+    /// The number of row `r` of pass `p`.
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.passes[0][0].len()
+    pub fn row(&self, p: usize, r: usize) -> usize {
+        self.first + p + r * self.apart
     }
 
+    /// The rows of pass `p`.
     #[inline(always)]
-    fn passes(&self) -> &[[&'a [B]; TOGETHER]] {
-        &self.passes[..self.count.min(PASSES)]
+    fn pass(&self, p: usize) -> [&'a [B]; TOGETHER] {
+        let mut pass = [&[][..]; TOGETHER];
+        for (r, by_turns) in pass.iter_mut().enumerate().take(self.by_turns) {
+            *by_turns = &self.all[self.row(p, r) * self.len..][..self.len];
+        }
+        pass
     }
 }
 
@@ -144,9 +155,9 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
     let mut products = [[[0.0; C]; TOGETHER]; PASSES];
     // Sums that are still in lanes, for eight of them share the way through the lanes.
     let (mut dots, mut mins) = ([[[isa.zero_ints(); 8]; C]; TOGETHER], [[[isa.zero_ints(); 8]; C]; TOGETHER]);
-    let (len, by_turns) = (rows.len(), rows.by_turns);
-    for (pass, products) in rows.passes().iter().zip(&mut products) {
-        let mut rest = *pass;
+    let (len, by_turns) = (rows.len, rows.by_turns);
+    for (p, products) in products.iter_mut().enumerate().take(rows.passes) {
+        let mut rest = rows.pass(p);
         // Eight superblocks share the conversions and the sums across lanes.
         for eight in 0..len.div_ceil(8) {
             let count = (len - 8 * eight).min(8);
@@ -272,14 +283,14 @@ pub(crate) fn scaled<I: Isa, B: Scaled, const C: usize>(
 ) -> Products<C> {
     let mut products = [[[0.0; C]; TOGETHER]; PASSES];
     let mut waiting = Waiting { sums: [[isa.splat(0.0); 8]; C], rows: [0; 8], count: 0 };
-    let (len, by_turns) = (rows.len(), rows.by_turns);
+    let (len, by_turns) = (rows.len, rows.by_turns);
     let (whole, left) = (len / (SPAN / B::LEN), len % (SPAN / B::LEN));
     let mut spans = [CodedSpans::default(); C];
     for c in 0..C {
         spans[c] = CodedSpans::new(&x[c], whole, 32 / B::GROUP);
     }
-    for (p, pass) in rows.passes().iter().enumerate() {
-        let mut rest = *pass;
+    for p in 0..rows.passes {
+        let mut rest = rows.pass(p);
         for span in 0..whole {
             let mut x = *x;
             for c in 0..C {
@@ -466,9 +477,9 @@ pub(crate) fn plain<I: Isa, B: Block, const C: usize>(
     columns: &[&[f32]; C],
 ) -> Products<C> {
     let mut products = [[[0.0; C]; TOGETHER]; PASSES];
-    let (len, by_turns) = (rows.len(), rows.by_turns);
-    for (pass, products) in rows.passes().iter().zip(&mut products) {
-        let mut rest = *pass;
+    let (len, by_turns) = (rows.len, rows.by_turns);
+    for (p, products) in products.iter_mut().enumerate().take(rows.passes) {
+        let mut rest = rows.pass(p);
         for start in (0..len).step_by(SPAN / B::LEN) {
             let end = len.min(start + SPAN / B::LEN);
             let mut sums = [[[isa.splat(0.0); 4]; C]; TOGETHER];

@@ -232,16 +232,16 @@ macro_rules! few_columns {
                     1 => PASSES,
                     _ => (TURN_BYTES / (size_of::<B>() * row_blocks * streams).max(1)).clamp(1, PASSES),
                 };
-                for turn in turns(rows.len() / row_blocks, streams, passes) {
-                    let rows = &turn.cut(rows, row_blocks);
+                for rows in turns(rows, row_blocks, streams, passes) {
+                    let rows = &rows;
                     for (first, x) in (0..).step_by($most).zip(full) {
-                        self.put(&turn, first, &level.run($task { rows, x }));
+                        self.put(rows, first, &level.run($task { rows, x }));
                     }
                     for x in twos {
-                        self.put(&turn, $most * full.len(), &level.run($task { rows, x }));
+                        self.put(rows, $most * full.len(), &level.run($task { rows, x }));
                     }
                     for x in ones.as_chunks::<1>().0 {
-                        self.put(&turn, count - 1, &level.run($task { rows, x }));
+                        self.put(rows, count - 1, &level.run($task { rows, x }));
                     }
                 }
             }
@@ -263,60 +263,31 @@ few_columns!(few_plain, PlainRows, quant::Block, gemv::plain, &'a [f32], Columns
 
 impl Product<'_, '_> {
     /// Writes the products of rows with `C` columns, those from `first` on.
-    fn put<const C: usize>(&mut self, turn: &Turn, first: usize, products: &Products<C>) {
+    fn put<B, const C: usize>(&mut self, rows: &Rows<'_, B>, first: usize, products: &Products<C>) {
         for c in 0..C {
             let column = self.out.column(first + c);
-            for (p, products) in products.iter().enumerate().take(turn.passes) {
-                for (r, products) in products.iter().enumerate().take(turn.by_turns) {
-                    column[turn.row(p, r)] = products[c];
+            for (p, products) in products.iter().enumerate().take(rows.passes) {
+                for (r, products) in products.iter().enumerate().take(rows.by_turns) {
+                    column[rows.row(p, r)] = products[c];
                 }
             }
         }
     }
 }
 
-/// Which rows are multiplied together.
-struct Turn {
-    first: usize,
-    /// How many passes, over neighbours.
-    passes: usize,
-    /// How many rows each has, read by turns.
-    by_turns: usize,
-    /// How far these are apart.
-    apart: usize,
-}
-
-impl Turn {
-    /// The number of row `r` of pass `p`.
-    #[inline(always)]
-    fn row(&self, p: usize, r: usize) -> usize {
-        self.first + p + r * self.apart
-    }
-
-    /// Takes its rows out of all.
-    fn cut<'a, B>(&self, rows: &'a [B], row_blocks: usize) -> Rows<'a, B> {
-        let mut passes = [[&[][..]; TOGETHER]; PASSES];
-        for (p, pass) in passes.iter_mut().enumerate().take(self.passes) {
-            for (r, by_turns) in pass.iter_mut().enumerate().take(self.by_turns) {
-                *by_turns = &rows[self.row(p, r) * row_blocks..][..row_blocks];
-            }
-        }
-        Rows { passes, count: self.passes, by_turns: self.by_turns }
-    }
-}
-
 /// Bytes of rows that are multiplied together where they are read several times: what a first-level cache holds beside the columns.
 const TURN_BYTES: usize = 24 << 10;
 
-/// The turns of `rows` rows, of up to so many passes. Rows that are left over come last.
-fn turns(rows: usize, streams: usize, passes: usize) -> impl Iterator<Item = Turn> {
-    let by_turns = streams.clamp(1, TOGETHER);
+/// All rows, of `len` blocks each, by turns of up to so many passes. Rows that are left over come last.
+fn turns<B>(all: &[B], len: usize, streams: usize, passes: usize) -> impl Iterator<Item = Rows<'_, B>> {
+    let (rows, by_turns) = (all.len() / len, streams.clamp(1, TOGETHER));
     let (apart, left) = (rows / by_turns, rows % by_turns);
     let whole = (0..apart).step_by(passes.max(1)).map(move |first| {
         let passes = passes.min(apart - first);
-        Turn { first, passes, by_turns, apart }
+        Rows { all, len, first, passes, by_turns, apart }
     });
-    whole.chain((left > 0).then_some(Turn { first: rows - left, passes: left, by_turns: 1, apart: 0 }))
+    let left = Rows { all, len, first: rows - left, passes: left, by_turns: 1, apart: 0 };
+    whole.chain((left.passes > 0).then_some(left))
 }
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
