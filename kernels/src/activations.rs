@@ -90,10 +90,11 @@ pub(crate) const INTERLEAVED: usize = 4;
 ///
 /// Few columns lie one behind the other, each with zeros behind it up to 256 codes and eight scales, which lie as decode takes them:
 /// with a scale for each 32, of eight parts the first sixteens of parts 0 and 4, their last, those of parts 1 and 5 and so on;
-/// with a scale for each 16, each 64 codes by eights, the even ones first; or crossed ([`Form::Crossed`]). Of many columns, each four are interleaved: four codes
-/// of each, block by block a scale of each, and so the sums. For a matrix unit sixteen are: 32 codes of each with a scale for
-/// each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end are zeros. Floats of many columns are
-/// dealt out to planes (`gemm_floats`).
+/// with a scale for each 16, each 64 codes by eights, the even ones first; or crossed ([`Form::Crossed`]).
+///
+/// Of many columns, each four are interleaved: four codes of each, block by block a scale of each, and so the sums. For a matrix unit
+/// sixteen are: 32 codes of each with a scale for each 32, 64 codes of each with a scale for each 256. Columns that are missing at the end
+/// are zeros. Floats of many columns are dealt out to planes (`gemm_floats`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     form: Form,
