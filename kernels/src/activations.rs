@@ -58,7 +58,7 @@ impl Form {
         }
     }
 
-    /// The form of so many columns for weights that take one or two of this: only few lie crossed.
+    /// The form that weights of this form take so many columns in: only few lie crossed.
     pub const fn of_columns(self, count: usize) -> Form {
         if matches!(self, Form::Crossed) && count >= PANEL_COLUMNS { Form::Superblocks } else { self }
     }
