@@ -1,7 +1,7 @@
 //! Decode: rows of weights, read once from where they lie, times one to four columns.
 //!
 //! Up to [`TOGETHER`] rows from different places are read by turns, a span of each at a time, so that memory has several
-//! streams to fetch ahead ([`crate::simd::Level::streams`]). Some such passes come at a time ([`Rows`]): they share the way
+//! streams to fetch ahead ([`crate::simd::Level::streams`]). Some such passes come at a time ([`crate::rows`]): they share the way
 //! into the loops and out of them.
 //!
 //! Each row's product is the one that [`crate::gemm`] gives bit for bit; here is its definition, by the path of the
@@ -21,6 +21,7 @@
 
 use crate::activations::{Columns, Sums};
 use crate::quant::{Block, Codes, Scale, Scaled, Superblock, eight, eight_of_blocks};
+use crate::rows::{PASSES, Products, Rows, TOGETHER};
 use crate::simd::{Isa, filled, unrolled};
 
 /// Weights of a row whose products are added up before they join the row's sum: what a panel holds.
@@ -28,49 +29,6 @@ pub(crate) const SPAN: usize = 1024;
 
 /// Weights of a row of floats that are read in turn.
 const TURN: usize = 256;
-
-/// The most rows that are read by turns.
-pub(crate) const TOGETHER: usize = 4;
-
-/// The most passes at a time.
-pub(crate) const PASSES: usize = 16;
-
-/// Rows of one length that are multiplied together.
-pub(crate) struct Rows<'a, B> {
-    /// All rows that there are.
-    pub all: &'a [B],
-    /// Blocks in a row.
-    pub len: usize,
-    /// The first row of the first pass.
-    pub first: usize,
-    /// How many passes there are, at most [`PASSES`]: of neighbours.
-    pub passes: usize,
-    /// How many rows each has, read by turns.
-    pub by_turns: usize,
-    /// How far these are apart.
-    pub apart: usize,
-}
-
-impl<'a, B> Rows<'a, B> {
-    /// The number of row `r` of pass `p`.
-    #[inline(always)]
-    pub fn row(&self, p: usize, r: usize) -> usize {
-        self.first + p + r * self.apart
-    }
-
-    /// The rows of pass `p`.
-    #[inline(always)]
-    fn pass(&self, p: usize) -> [&'a [B]; TOGETHER] {
-        let mut pass = [&[][..]; TOGETHER];
-        for (r, by_turns) in pass.iter_mut().enumerate().take(self.by_turns) {
-            *by_turns = &self.all[self.row(p, r) * self.len..][..self.len];
-        }
-        pass
-    }
-}
-
-/// The product of each row of each pass with each column.
-pub(crate) type Products<const C: usize> = [[[f32; C]; TOGETHER]; PASSES];
 
 /// Bytes that a row of weights is asked for ahead of its use, where so many are read by turns: half as far where there are
 /// several, so that what was fetched does not wait so long.
@@ -197,6 +155,11 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                             }
                             // Here, not before: sooner they would wait in memory for the points.
                             let x = match B::SIGNS {
+                                true if C == 1 => [
+                                    isa.load_negated::<{ 2 * PAIR }>(&codes[c][i], signs),
+                                    isa.load_negated::<{ 2 * PAIR + 1 }>(&codes[c][i], signs),
+                                ],
+                                // The signs' masks are for all columns.
                                 true => [
                                     isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
                                     isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),

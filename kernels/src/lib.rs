@@ -31,6 +31,7 @@ pub mod product;
 pub mod quant;
 pub mod recurrence;
 pub mod rope;
+mod rows;
 pub mod scan;
 pub mod simd;
 mod tile;

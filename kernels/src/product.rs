@@ -4,9 +4,10 @@
 use crate::activations::{Columns, FLOAT_PANEL_COLUMNS, Form, PANEL_COLUMNS, Sums};
 use crate::dispatch::Task;
 use crate::gemm::{Place, Results};
-use crate::gemv::{Coded, PASSES, Products, Rows, SPAN, TOGETHER};
+use crate::gemv::{Coded, SPAN};
 use crate::output::Output;
 use crate::quant::{Block, GgmlType, for_each_format};
+use crate::rows::{PASSES, Products, Rows, turns};
 use crate::simd::{Isa, Level};
 use crate::tile::{Panel, ROWS, Scratch, Source, Strip, Unpack};
 use crate::{Mismatch, gemm, gemm_floats, gemv, quant};
@@ -277,18 +278,6 @@ impl Product<'_, '_> {
 
 /// Bytes of rows that are multiplied together where they are read several times: what a first-level cache holds beside the columns.
 const TURN_BYTES: usize = 24 << 10;
-
-/// All rows, of `len` blocks each, by turns of up to so many passes. Rows that are left over come last.
-fn turns<B>(all: &[B], len: usize, streams: usize, passes: usize) -> impl Iterator<Item = Rows<'_, B>> {
-    let (rows, by_turns) = (all.len() / len, streams.clamp(1, TOGETHER));
-    let (apart, left) = (rows / by_turns, rows % by_turns);
-    let whole = (0..apart).step_by(passes.max(1)).map(move |first| {
-        let passes = passes.min(apart - first);
-        Rows { all, len, first, passes, by_turns, apart }
-    });
-    let left = Rows { all, len, first: rows - left, passes: left, by_turns: 1, apart: 0 };
-    whole.chain((left.passes > 0).then_some(left))
-}
 
 struct ScaledPanel<'a, 's, B>(Unpack<'a, 's, B>);
 

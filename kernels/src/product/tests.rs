@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::activations::{Layout, Room, quantize};
+use crate::rows::TOGETHER;
 
 /// A small generator of numbers (Marsaglia's xorshift).
 struct Random(u64);

@@ -89,11 +89,8 @@ impl Superblock for Iq2Xs {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
-        let mut points = [0; 4];
-        for (point, &code) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]) {
-            *point = usize::from(u16::from_le_bytes(code) & 0x1ff);
-        }
-        isa.eights(&grids::IQ2_XS, points)
+        let points = u64::from_le_bytes(bytemuck::cast(self.qs.as_chunks::<4>().0[part]));
+        isa.eights_of_shorts(&grids::IQ2_XS, points)
     }
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {

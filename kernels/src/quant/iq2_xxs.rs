@@ -48,6 +48,13 @@ impl Iq2Xxs {
         Self { d, qs }
     }
 
+    /// The points of group `g` (0 to 7), the first lowest.
+    #[inline(always)]
+    fn points(&self, g: usize) -> u32 {
+        let [points, _]: [[u8; 4]; 2] = bytemuck::cast(self.qs[g]);
+        u32::from_le_bytes(points)
+    }
+
     /// The weights of group `g` (0 to 7) in units of its scale, -43 to 43, and `sc`, 0 to 15.
     pub(crate) fn group(&self, g: usize) -> ([i8; 32], u8) {
         let [p0, p1, p2, p3, s0, s1, s2, s3] = self.qs[g];
@@ -83,15 +90,15 @@ impl Superblock for Iq2Xxs {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
-        let [p0, p1, p2, p3, ..] = self.qs[part];
-        isa.eights(&grids::IQ2_XXS, [p0.into(), p1.into(), p2.into(), p3.into()])
+        let points = self.points(part);
+        isa.eights_of_bytes(&grids::IQ2_XXS, [points, points >> 16])
     }
     #[inline(always)]
     fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
-        let [[a0, a1, a2, a3, ..], [b0, b1, b2, b3, ..]] = self.qs.as_chunks::<2>().0[pair];
+        let [a, b] = [self.points(2 * pair), self.points(2 * pair + 1)];
         [
-            isa.eights(&grids::IQ2_XXS, [a0.into(), a1.into(), b0.into(), b1.into()]),
-            isa.eights(&grids::IQ2_XXS, [a2.into(), a3.into(), b2.into(), b3.into()]),
+            isa.eights_of_bytes(&grids::IQ2_XXS, [a, b]),
+            isa.eights_of_bytes(&grids::IQ2_XXS, [a >> 16, b >> 16]),
         ]
     }
     #[inline(always)]

@@ -84,12 +84,11 @@ impl Superblock for Iq3S {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
-        let (qs, ninths) = (&self.qs.as_chunks::<8>().0[part], usize::from(self.qh[part]));
-        let mut points = [0; 8];
-        for (p, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
-            *point = usize::from(low) | ninths << (8 - p) & 0x100;
-        }
-        isa.fours(&grids::IQ3_S, points)
+        // Four points at once, in integers of 16 bits; the ninth bits come to their places by a multiplication.
+        let (low, high) = (u64::from_le_bytes(self.qs.as_chunks().0[part]), u64::from(self.qh[part]));
+        let high = high * (1 << 8 | 1 << 22 | 1 << 36 | 1 << 50);
+        let points = |low: u64, high: u64| low & 0x00ff_00ff_00ff_00ff | high & 0x0100_0100_0100_0100;
+        isa.fours_of_shorts(&grids::IQ3_S, [points(low, high), points(low >> 8, high >> 1)])
     }
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {

@@ -44,6 +44,12 @@ impl Iq3Xxs {
         Self { d, qs, signs }
     }
 
+    /// The points of each group, four in an integer.
+    #[inline(always)]
+    fn points(&self) -> [[u32; 2]; 8] {
+        bytemuck::cast::<_, [[[u8; 4]; 2]; 8]>(self.qs).map(|group| group.map(u32::from_le_bytes))
+    }
+
     /// The weights of group `g` (0 to 7) in units of its scale, -62 to 62, and `sc`, 0 to 15.
     pub(crate) fn group(&self, g: usize) -> ([i8; 32], u8) {
         let signs = u32::from_le_bytes(self.signs[g]);
@@ -81,25 +87,12 @@ impl Superblock for Iq3Xxs {
 
     #[inline(always)]
     fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
-        let qs = &self.qs.as_chunks::<8>().0[part];
-        let mut points = [0; 8];
-        for (point, &low) in points.iter_mut().zip(qs) {
-            *point = usize::from(low);
-        }
-        isa.fours(&grids::IQ3_XXS, points)
+        isa.fours_of_bytes(&grids::IQ3_XXS, self.points()[part])
     }
     #[inline(always)]
     fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
-        let qs = &self.qs.as_chunks::<16>().0[pair];
-        let mut codes = [isa.splat_byte(0); 2];
-        for half in 0..2 {
-            let mut points = [0; 8];
-            for i in 0..8 {
-                points[i] = usize::from(qs[i / 4 * 8 + 4 * half + i % 4]);
-            }
-            codes[half] = isa.fours(&grids::IQ3_XXS, points);
-        }
-        codes
+        let [[a0, a1], [b0, b1]] = self.points().as_chunks::<2>().0[pair];
+        [isa.fours_of_bytes(&grids::IQ3_XXS, [a0, b0]), isa.fours_of_bytes(&grids::IQ3_XXS, [a1, b1])]
     }
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {

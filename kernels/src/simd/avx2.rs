@@ -127,9 +127,11 @@ macro_rules! avx2_words {
                 _mm256_and_si256(four, _mm256_set1_epi8(3))
             }
             fn eights<const N: usize>(table: &[[i8; 8]; N], at: [usize; 4]) -> __m256i { four_rows(table, at) }
-            fn fours<const N: usize>(table: &[[i8; 4]; N], at: [usize; 8]) -> __m256i {
-                let [a, b, c, d, e, f, g, h] = at;
-                _mm256_set_m128i(four_short_rows(table, [e, f, g, h]), four_short_rows(table, [a, b, c, d]))
+            fn eights_of_bytes(table: &[[i8; 8]; 256], at: [u32; 2]) -> __m256i { four_rows_of_bytes(table, at) }
+            fn fours_of_bytes(table: &[[i8; 4]; 256], at: [u32; 2]) -> __m256i { eight_short_rows_of_bytes(table, at) }
+            fn eights_of_shorts<const N: usize>(table: &[[i8; 8]; N], at: u64) -> __m256i { four_rows_of_shorts(table, at) }
+            fn fours_of_shorts<const N: usize>(table: &[[i8; 4]; N], at: [u64; 2]) -> __m256i {
+                eight_short_rows_of_shorts(table, at)
             }
             fn second_fours(from: &[[u8; 8]; 8]) -> __m256i {
                 let [a, b] = [0, 4].map(|at| _mm256_loadu_ps(from[at].as_ptr().cast()));
@@ -462,6 +464,12 @@ macro_rules! signs_in_halves {
         fn negate_part<const PART: usize>(self, a: __m256i, signs: [__m256i; 2]) -> __m256i {
             // SAFETY: a value of the level's type proves that the processor has AVX2.
             self.negate(a, unsafe { where_bits(spread::<PART>(signs[PART / 4])) })
+        }
+
+        #[inline(always)]
+        fn load_negated<const PART: usize>(self, parts: &[[i8; 32]; 8], signs: [__m256i; 2]) -> __m256i {
+            // SAFETY: a value of the level's type proves that the processor has AVX2.
+            unsafe { load_negated::<PART>(parts, signs[PART / 4]) }
         }
     };
 }

@@ -433,6 +433,35 @@ pub trait Isa: Copy {
         self.signed_bytes(&bytemuck::cast(rows))
     }
 
+    /// [`Isa::eights`] at the lower two bytes of each integer, the lowest first.
+    #[inline(always)]
+    fn eights_of_bytes(self, table: &[[i8; 8]; 256], at: [u32; 2]) -> Self::Bytes {
+        let [[a, b, ..], [c, d, ..]] = at.map(u32::to_le_bytes);
+        self.eights(table, [a, b, c, d].map(usize::from))
+    }
+
+    /// [`Isa::fours`] at the four bytes of each integer, the lowest first.
+    #[inline(always)]
+    fn fours_of_bytes(self, table: &[[i8; 4]; 256], at: [u32; 2]) -> Self::Bytes {
+        self.fours(table, bytemuck::cast::<_, [u8; 8]>(at.map(u32::to_le_bytes)).map(usize::from))
+    }
+
+    /// [`Isa::eights`] at four integers of 16 bits, the lowest first.
+    #[inline(always)]
+    fn eights_of_shorts<const N: usize>(self, table: &[[i8; 8]; N], at: u64) -> Self::Bytes {
+        self.eights(table, [0, 16, 32, 48].map(|shift| usize::from((at >> shift) as u16)))
+    }
+
+    /// [`Isa::fours`] at four integers of 16 bits and four others by turns, the lowest first.
+    #[inline(always)]
+    fn fours_of_shorts<const N: usize>(self, table: &[[i8; 4]; N], at: [u64; 2]) -> Self::Bytes {
+        let mut by_turns = [0; 8];
+        for (i, by_turns) in by_turns.iter_mut().enumerate() {
+            *by_turns = usize::from((at[i % 2] >> (i / 2 * 16)) as u16);
+        }
+        self.fours(table, by_turns)
+    }
+
     /// Byte by byte `3 a`, wrapping.
     #[inline(always)]
     fn triple_bytes(self, a: Self::Bytes) -> Self::Bytes {
@@ -472,6 +501,11 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn negate_part<const PART: usize>(self, a: Self::Bytes, signs: [Self::Bytes; 2]) -> Self::Bytes {
         self.negate_where(a, self.fours_of(signs[0])[PART])
+    }
+    /// [`Isa::negate_part`] of a part where it lies.
+    #[inline(always)]
+    fn load_negated<const PART: usize>(self, parts: &[[i8; 32]; 8], signs: [Self::Bytes; 2]) -> Self::Bytes {
+        self.negate_part::<PART>(self.signed_bytes(&parts[PART]), signs)
     }
     /// The signed bytes, those negated whose bit in `mask` is set.
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dispatch::Task;
+use crate::quant::grids;
 
 /// The words that move bytes, on one input.
 #[derive(Clone, Copy)]
@@ -17,16 +18,22 @@ impl Task for Words {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Self::Output {
         let (a, b, mask) = (isa.bytes(&self.a), isa.bytes(&self.b), isa.spread_bits(self.mask));
+        let signed = self.b.map(|b| (b as i8).max(-127));
         let table: [i8; 16] = core::array::from_fn(|i| self.a[i] as i8);
         // Rows of tables, some behind their ends, which begin again there.
         let at: [usize; 4] = core::array::from_fn(|i| self.b[i].into());
         let eight = core::array::from_fn(|i| self.b[i].into());
+        let shorts: [u64; 2] = [0, 1].map(|i| u64::from_le_bytes(self.b.as_chunks().0[i]));
         let fours: [[u8; 8]; 8] = bytemuck::cast([self.a, self.b]);
         let words = [
             ("nibbles", isa.nibbles(&self.a.as_chunks().0[0])),
             ("quarters", isa.quarters(&self.a.as_chunks().0[3])),
             ("eights", isa.eights(bytemuck::cast_ref::<_, [_; 4]>(&self.a), at)),
             ("fours", isa.fours(bytemuck::cast_ref::<_, [_; 8]>(&self.a), eight)),
+            ("eights_of_bytes", isa.eights_of_bytes(&grids::IQ2_XXS, [self.mask, self.mask >> 8])),
+            ("fours_of_bytes", isa.fours_of_bytes(&grids::IQ3_XXS, [self.mask, !self.mask])),
+            ("eights_of_shorts", isa.eights_of_shorts(&grids::IQ2_XS, shorts[0])),
+            ("fours_of_shorts", isa.fours_of_shorts(&grids::IQ3_S, shorts)),
             ("second_fours", isa.second_fours(&fours)),
             ("second_bytes", isa.second_bytes(bytemuck::cast_ref(&fours))),
             ("sevens", isa.sevens(a)),
@@ -52,6 +59,8 @@ impl Task for Words {
             ("negate_part 0", isa.negate_part::<0>(a, isa.signs(b))),
             ("negate_part 3", isa.negate_part::<3>(a, isa.signs(b))),
             ("negate_part 6", isa.negate_part::<6>(a, isa.signs(b))),
+            ("load_negated 0", isa.load_negated::<0>(&[signed; 8], isa.signs(a))),
+            ("load_negated 5", isa.load_negated::<5>(&[signed; 8], isa.signs(a))),
             ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
             ("lower bytes", isa.split_sixteens([a, b])[0]),
             ("upper bytes", isa.split_sixteens([a, b])[1]),
@@ -62,7 +71,7 @@ impl Task for Words {
             isa.store_bytes(word, &mut bytes);
             out.push((name, bytes));
         }
-        let (small, signed) = (isa.field::<0, 0x0f>(a), self.b.map(|b| (b as i8).max(-127)));
+        let small = isa.field::<0, 0x0f>(a);
         // Blocks of eighteen bytes whose halves are all finite.
         let blocks: [u8; 144] = core::array::from_fn(|i| self.a[i % 32] & 0xbf);
         let head = self.a.first_chunk().unwrap_or(&[0; 8]);
@@ -128,6 +137,15 @@ fn words_mean_what_they_say() {
     // All indices are 0x81: row 1.
     assert_eq!(find("eights")[8..16], a[8..16]);
     assert_eq!(find("fours")[20..24], a[4..8]);
+    // The mask's bytes are 2, 0, 0, 0, of its shift all 0; its complement's 0xfd, 0xff, 0xff, 0xff. All shorts are 0x8181.
+    assert_eq!(
+        find("eights_of_bytes")[..],
+        [2, 0, 0, 0].map(|i| grids::IQ2_XXS[i].map(|w| w as u8)).concat()
+    );
+    let fours = [2, 0, 0, 0, 0xfd, 0xff, 0xff, 0xff].map(|i| grids::IQ3_XXS[i].map(|w| w as u8));
+    assert_eq!(find("fours_of_bytes")[..], fours.concat());
+    assert_eq!(find("eights_of_shorts")[8..16], grids::IQ2_XS[0x181].map(|w| w as u8));
+    assert_eq!(find("fours_of_shorts")[20..24], grids::IQ3_S[0x181].map(|w| w as u8));
     assert_eq!(find("second_fours")[..8], [32, 40, 48, 56, 96, 104, 112, 120]);
     assert_eq!(find("second_bytes")[..4], [8, 24, 40, 56]);
     assert_eq!((find("lower bytes")[..3].to_vec(), find("lower bytes")[16]), (vec![0, 16, 32], 0x81));

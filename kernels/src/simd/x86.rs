@@ -151,6 +151,9 @@ fn shuffle<const ROW: usize>(table: &'static [[u8; 32]; 8], bytes: __m256i) -> _
     to
 }
 
+/// Bit `i` in byte `i`.
+const BIT: i64 = 0x8040_2010_0804_0201_u64 as i64;
+
 /// Byte `i` is `0xFF` where bit `i % 8` of byte `i` is set, else 0.
 ///
 /// # Safety
@@ -159,9 +162,37 @@ fn shuffle<const ROW: usize>(table: &'static [[u8; 32]; 8], bytes: __m256i) -> _
 pub(super) unsafe fn where_bits(bytes: __m256i) -> __m256i {
     // SAFETY: the caller promises AVX2.
     unsafe {
-        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+        let bit = _mm256_set1_epi64x(BIT);
         _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
     }
+}
+
+/// [`Isa::load_negated`] with the signs of the part's half twice: written out, so that the compiler does not begin it for parts that
+/// come much later, and spill.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_negated<const PART: usize>(parts: &[[i8; 32]; 8], halves: __m256i) -> __m256i {
+    const { assert!(PART < 8) };
+    let to;
+    // SAFETY: instructions of AVX2 that read 32 bytes each of a table and of the parts, at an index below their length.
+    unsafe {
+        core::arch::asm!(
+            "vpshufb {mask}, {halves}, [{table} + {offset}]",
+            "vpand {mask}, {mask}, {bit}",
+            "vpcmpeqb {mask}, {mask}, {bit}",
+            "vpxor {to}, {mask}, [{parts} + {offset}]",
+            "vpsubb {to}, {to}, {mask}",
+            to = out(ymm_reg) to,
+            mask = out(ymm_reg) _,
+            halves = in(ymm_reg) halves,
+            bit = in(ymm_reg) _mm256_set1_epi64x(BIT),
+            table = in(reg) &SPREADS,
+            parts = in(reg) parts,
+            offset = const 32 * PART,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
 }
 
 /// `_mm256_avg_epu8`: written out, because the compiler makes three instructions of a mean with nothing.
@@ -227,26 +258,149 @@ pub(super) fn four_rows<const N: usize>(table: &[[i8; 8]; N], at: [usize; 4]) ->
     to
 }
 
-/// Half of [`Isa::fours`], as [`four_rows`] are read.
+/// [`Isa::eights_of_bytes`], written out for the same reason: the bytes part in general registers, so that they take one load.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn four_short_rows<const N: usize>(table: &[[i8; 4]; N], at: [usize; 4]) -> __m128i {
-    const { assert!(N.is_power_of_two()) };
-    let to: __m128i;
+pub(super) fn four_rows_of_bytes(table: &[[i8; 8]; 256], at: [u32; 2]) -> __m256i {
+    let to: __m256i;
+    // SAFETY: instructions of AVX2 that read rows of the table, at bytes.
+    unsafe {
+        core::arch::asm!(
+            "movzx {i:e}, {a:l}",
+            "movzx {a:e}, {a:h}",
+            "vmovq {to:x}, qword ptr [{table} + 8 * {i}]",
+            "vmovhps {to:x}, {to:x}, qword ptr [{table} + 8 * {a:r}]",
+            "movzx {i:e}, {b:l}",
+            "movzx {b:e}, {b:h}",
+            "vmovq {upper:x}, qword ptr [{table} + 8 * {i}]",
+            "vmovhps {upper:x}, {upper:x}, qword ptr [{table} + 8 * {b:r}]",
+            "vinserti128 {to}, {to}, {upper:x}, 1",
+            to = out(ymm_reg) to,
+            upper = out(ymm_reg) _,
+            table = in(reg) table,
+            i = out(reg) _,
+            a = inout(reg_abcd) at[0] => _,
+            b = inout(reg_abcd) at[1] => _,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
+/// [`Isa::fours_of_bytes`], likewise.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn eight_short_rows_of_bytes(table: &[[i8; 4]; 256], at: [u32; 2]) -> __m256i {
+    let to: __m256i;
+    // SAFETY: instructions of AVX2 that read rows of the table, at bytes.
+    unsafe {
+        core::arch::asm!(
+            "movzx {i:e}, {a:l}",
+            "movzx {j:e}, {a:h}",
+            "shr {a:e}, 16",
+            "vmovd {to:x}, dword ptr [{table} + 4 * {i}]",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {j}], 1",
+            "movzx {i:e}, {a:l}",
+            "movzx {j:e}, {a:h}",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {i}], 2",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {j}], 3",
+            "movzx {i:e}, {b:l}",
+            "movzx {j:e}, {b:h}",
+            "shr {b:e}, 16",
+            "vmovd {upper:x}, dword ptr [{table} + 4 * {i}]",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {j}], 1",
+            "movzx {i:e}, {b:l}",
+            "movzx {j:e}, {b:h}",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {i}], 2",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {j}], 3",
+            "vinserti128 {to}, {to}, {upper:x}, 1",
+            to = out(ymm_reg) to,
+            upper = out(ymm_reg) _,
+            table = in(reg) table,
+            i = out(reg) _,
+            j = out(reg_abcd) _,
+            a = inout(reg_abcd) at[0] => _,
+            b = inout(reg_abcd) at[1] => _,
+            options(pure, readonly, nostack),
+        );
+    }
+    to
+}
+
+/// Four integers of 16 bits, each modulo `N`, a power of two.
+const fn shorts_modulo<const N: usize>(shorts: u64) -> u64 {
+    const { assert!(N.is_power_of_two() && N <= 1 << 16) };
+    shorts & ((N as u64 - 1) * 0x0001_0001_0001_0001)
+}
+
+/// [`Isa::eights_of_shorts`], likewise.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn four_rows_of_shorts<const N: usize>(table: &[[i8; 8]; N], at: u64) -> __m256i {
+    let to: __m256i;
     // SAFETY: instructions of AVX2 that read rows of the table, at indices below its length.
     unsafe {
         core::arch::asm!(
-            "vmovd {to}, dword ptr [{table} + 4 * {a}]",
-            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {b}], 1",
-            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {c}], 2",
-            "vpinsrd {to}, {to}, dword ptr [{table} + 4 * {d}], 3",
-            to = out(xmm_reg) to,
+            "movzx {i:e}, {at:x}",
+            "shr {at}, 16",
+            "vmovq {to:x}, qword ptr [{table} + 8 * {i}]",
+            "movzx {i:e}, {at:x}",
+            "shr {at}, 16",
+            "vmovhps {to:x}, {to:x}, qword ptr [{table} + 8 * {i}]",
+            "movzx {i:e}, {at:x}",
+            "shr {at}, 16",
+            "vmovq {upper:x}, qword ptr [{table} + 8 * {i}]",
+            "vmovhps {upper:x}, {upper:x}, qword ptr [{table} + 8 * {at}]",
+            "vinserti128 {to}, {to}, {upper:x}, 1",
+            to = out(ymm_reg) to,
+            upper = out(ymm_reg) _,
             table = in(reg) table,
-            a = in(reg) at[0] % N,
-            b = in(reg) at[1] % N,
-            c = in(reg) at[2] % N,
-            d = in(reg) at[3] % N,
-            options(pure, readonly, nostack, preserves_flags),
+            i = out(reg) _,
+            at = inout(reg) shorts_modulo::<N>(at) => _,
+            options(pure, readonly, nostack),
+        );
+    }
+    to
+}
+
+/// [`Isa::fours_of_shorts`], likewise.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn eight_short_rows_of_shorts<const N: usize>(table: &[[i8; 4]; N], at: [u64; 2]) -> __m256i {
+    let to: __m256i;
+    let [even, odd] = at.map(shorts_modulo::<N>);
+    // SAFETY: instructions of AVX2 that read rows of the table, at indices below its length.
+    unsafe {
+        core::arch::asm!(
+            "movzx {i:e}, {even:x}",
+            "movzx {j:e}, {odd:x}",
+            "shr {even}, 16",
+            "shr {odd}, 16",
+            "vmovd {to:x}, dword ptr [{table} + 4 * {i}]",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {j}], 1",
+            "movzx {i:e}, {even:x}",
+            "movzx {j:e}, {odd:x}",
+            "shr {even}, 16",
+            "shr {odd}, 16",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {i}], 2",
+            "vpinsrd {to:x}, {to:x}, dword ptr [{table} + 4 * {j}], 3",
+            "movzx {i:e}, {even:x}",
+            "movzx {j:e}, {odd:x}",
+            "shr {even}, 16",
+            "shr {odd}, 16",
+            "vmovd {upper:x}, dword ptr [{table} + 4 * {i}]",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {j}], 1",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {even}], 2",
+            "vpinsrd {upper:x}, {upper:x}, dword ptr [{table} + 4 * {odd}], 3",
+            "vinserti128 {to}, {to}, {upper:x}, 1",
+            to = out(ymm_reg) to,
+            upper = out(ymm_reg) _,
+            table = in(reg) table,
+            i = out(reg) _,
+            j = out(reg) _,
+            even = inout(reg) even => _,
+            odd = inout(reg) odd => _,
+            options(pure, readonly, nostack),
         );
     }
     to
