@@ -129,19 +129,24 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                 (turn[r], rest[r]) = rest[r].split_at(count);
                 for (i, block) in turn[r].iter().enumerate() {
                     prefetch(isa, block, size_of::<B>(), by_turns);
-                    let prepared = block.prepare();
-                    let mut signs = block.signs(isa);
+                    let mut apart = if B::SHIFTS { block.shifts(isa) } else { block.signs(isa) };
                     if B::CROSSED {
-                        signs = isa.cross_bits(signs);
+                        apart = isa.cross_bits(apart);
                     }
-                    let signs = isa.signs(signs);
+                    let apart = isa.for_parts(apart);
                     let [scales, of_sums] = block.load_groups(isa);
                     // Two sums, so that additions wait less for each other.
                     let mut two = [[isa.zero_ints(); 2]; C];
                     // Written out: what the compiler leaves a loop would choose each part's bits anew.
                     unrolled!(PAIR in [0, 1, 2, 3] {
                         let (a, b) = (2 * PAIR, 2 * PAIR + 1);
-                        let w = block.load_two(isa, PAIR, [prepared[a], prepared[b]]);
+                        let mut w = block.load_two(isa, PAIR);
+                        if B::SHIFTS {
+                            w = [
+                                isa.add_to_part::<{ 2 * PAIR }>(w[0], apart),
+                                isa.add_to_part::<{ 2 * PAIR + 1 }>(w[1], apart),
+                            ];
+                        }
                         let scales = match B::CROSSED {
                             true => [isa.pick::<PAIR>(scales); 2],
                             false => [isa.pick::<{ 2 * PAIR }>(scales), isa.pick::<{ 2 * PAIR + 1 }>(scales)],
@@ -156,13 +161,13 @@ pub(crate) fn superblocks<I: Isa, B: Superblock, const C: usize>(
                             // Here, not before: sooner they would wait in memory for the points.
                             let x = match B::SIGNS {
                                 true if C == 1 => [
-                                    isa.load_negated::<{ 2 * PAIR }>(&codes[c][i], signs),
-                                    isa.load_negated::<{ 2 * PAIR + 1 }>(&codes[c][i], signs),
+                                    isa.load_negated::<{ 2 * PAIR }>(&codes[c][i], apart),
+                                    isa.load_negated::<{ 2 * PAIR + 1 }>(&codes[c][i], apart),
                                 ],
                                 // The signs' masks are for all columns.
                                 true => [
-                                    isa.negate_part::<{ 2 * PAIR }>(x[0], signs),
-                                    isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], signs),
+                                    isa.negate_part::<{ 2 * PAIR }>(x[0], apart),
+                                    isa.negate_part::<{ 2 * PAIR + 1 }>(x[1], apart),
                                 ],
                                 false => x,
                             };

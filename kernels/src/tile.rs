@@ -365,21 +365,24 @@ impl<'s, B: Block> Unpack<'_, 's, B> {
                     let places = &mut panel.group_mins[groups / 2 * block..][..groups / 2];
                     put::<I, 1>(isa, bytemuck::cast_slice_mut(places), half, rows);
                 }
-                let (mut prepared, mut signs) = ([[0; 8]; 8], [[0; 8]; 8]);
+                let mut apart = [[0; 8]; 8];
                 for i in 0..8 {
-                    prepared[i] = row(i).prepare();
                     if B::SIGNS {
-                        signs[i] = isa.fours_of(row(i).signs(isa));
+                        apart[i] = isa.fours_of(row(i).signs(isa));
+                    } else if B::SHIFTS {
+                        apart[i] = isa.fours_of(row(i).shifts(isa));
                     }
                 }
                 let mut missing = [isa.zero_ints(); 8];
                 for part in 0..8 {
                     let mut codes = [isa.splat_byte(0); 8];
                     for (i, codes) in codes.iter_mut().enumerate() {
-                        *codes = row(i).load_codes(isa, part, prepared[i][part]);
+                        *codes = row(i).load_codes(isa, part);
                         if B::SIGNS {
-                            let levels = isa.negate_where(*codes, signs[i][part]);
+                            let levels = isa.negate_where(*codes, apart[i][part]);
                             *codes = isa.add_bytes(levels, isa.splat_byte(B::OFFSET as u8));
+                        } else if B::SHIFTS {
+                            *codes = isa.add_bytes(*codes, isa.spread_bytes(apart[i][part]));
                         }
                     }
                     let of_16 = |i| 16 * i / B::GROUP;

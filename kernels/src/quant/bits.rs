@@ -11,6 +11,14 @@ pub(crate) fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
     core::array::from_fn(|i| (bytes[i % 16] >> (i / 16 * 4)) & 0x0f)
 }
 
+/// Four bytes as integers of 16 bits, the first lowest.
+#[inline(always)]
+pub(crate) fn widen_four(bytes: [u8; 4]) -> u64 {
+    let wide = u64::from(u32::from_le_bytes(bytes));
+    let wide = (wide | wide << 16) & 0x0000_ffff_0000_ffff;
+    (wide | wide << 8) & 0x00ff_00ff_00ff_00ff
+}
+
 /// The bytes of which [`nibbles`] gives these codes, each below 16; fifth bits are left out.
 #[inline(always)]
 pub(crate) fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
@@ -47,6 +55,11 @@ mod tests {
             let (ours, theirs) = (f16(h.to_le_bytes()), ggml_f16(h));
             assert_eq!(ours.to_bits(), theirs.to_bits(), "{h:#06x}: {ours} and {theirs}");
         }
+    }
+
+    #[test]
+    fn four_bytes_widen() {
+        assert_eq!(widen_four([0xff, 1, 0x80, 2]), 0x0002_0080_0001_00ff);
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub trait Superblock: Block {
     const OFFSET: i16 = 0;
     /// Whether the loops put codes together of magnitudes and [`Superblock::signs`]: `code = OFFSET +- magnitude`.
     const SIGNS: bool = false;
+    /// Whether the loops add [`Superblock::shifts`] to the codes.
+    const SHIFTS: bool = false;
     /// Whether groups have scales of their own; without, all are 1, and no code is above 15.
     const SCALES: bool = true;
     /// Whether the format has minimums; then `OFFSET` is zero.
@@ -164,24 +166,24 @@ pub trait Superblock: Block {
     /// Factor of the scale: a power of two.
     const UNIT: f32 = 1.0;
 
-    /// What the codes of each part hang on besides its own bits: worked out for all parts together.
-    #[inline(always)]
-    fn prepare(&self) -> [u32; 8] {
-        [0; 8]
-    }
     /// A bit for each weight, set where it is negative: those of a part in four bytes, the lowest first.
     #[inline(always)]
     fn signs<I: Isa>(&self, isa: I) -> I::Bytes {
         isa.splat_byte(0)
     }
-    /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes; `prepared` is the
-    /// part's integer of [`Superblock::prepare`].
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, prepared: u32) -> I::Bytes;
+    /// A byte for each eight weights, which is added to their codes.
+    #[inline(always)]
+    fn shifts<I: Isa>(&self, isa: I) -> I::Bytes {
+        isa.splat_byte(0)
+    }
+    /// The codes of weights `32 part ..` (part 0 to 7), or with [`Superblock::SIGNS`] their magnitudes, with
+    /// [`Superblock::SHIFTS`] what the shifts are added to.
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes;
     /// The codes of parts `2 pair` and the next; where they are crossed, the first sixteen of both, then the last sixteen of both.
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, prepared: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         const { assert!(!Self::CROSSED) };
-        [self.load_codes(isa, 2 * pair, prepared[0]), self.load_codes(isa, 2 * pair + 1, prepared[1])]
+        [self.load_codes(isa, 2 * pair), self.load_codes(isa, 2 * pair + 1)]
     }
     /// The scale of the whole superblock.
     fn scale(&self) -> Scale<'_>;

@@ -12,7 +12,7 @@
 //! ```
 
 use super::fast::{Groups, Scale};
-use super::iq1_s::{SHIFT, UP, load_shifted};
+use super::iq1_s::{SHIFT, shifts_of};
 use super::{Block, Codes, GgmlType, Superblock, bits, grids, iq2_xxs::from_points};
 use crate::simd::Isa;
 
@@ -93,28 +93,29 @@ impl Block for Iq1M {
 impl Superblock for Iq1M {
     const CODES: Codes = Codes::Unsigned(25);
     const OFFSET: i16 = 16;
+    const SHIFTS: bool = true;
     const GROUP: usize = 16;
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn prepare(&self) -> [u32; 8] {
-        let mut shifts = [UP; 8];
-        for (shifts, &high) in shifts.iter_mut().zip(self.qh.as_chunks::<2>().0) {
-            // Twice the uppermost bit of each nibble, in bytes of their own.
-            let four = u32::from(u16::from_le_bytes(high)) >> 2 & 0x2222;
-            let two = (four | four << 8) & 0x0022_0022;
-            *shifts -= (two | two << 4) & 0x0202_0202;
+    fn shifts<I: Isa>(&self, isa: I) -> I::Bytes {
+        // Bit 3 of each nibble, in bytes of their own.
+        let fours = self.qh.as_chunks::<4>().0;
+        let mut down = [0; 4];
+        for i in 0..4 {
+            let nibbles = bits::widen_four(fours[i]);
+            down[i] = (nibbles << 4 | nibbles << 8 & 0xff00_ff00_ff00_ff00).to_le();
         }
-        shifts
+        shifts_of(isa, isa.bytes(&bytemuck::cast(down)))
     }
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, shifts: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let high = u32::from(u16::from_le_bytes(self.qh.as_chunks().0[part]));
         let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(&self.qs.as_chunks::<4>().0[part]).enumerate() {
             *point = usize::from(low) | ((high >> (4 * l) & 7) as usize) << 8;
         }
-        load_shifted(isa, points, shifts)
+        isa.eights(&grids::IQ1_EIGHTHS, points)
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {

@@ -19,13 +19,10 @@ use crate::simd::Isa;
 /// By how much IQ1_S and IQ1_M shift the points.
 pub(crate) const SHIFT: f32 = 0.125;
 
-/// What the codes of a part shifted up lie above eight times their coordinates, less 8, for each point in a byte.
-pub(super) const UP: u32 = 0x0909_0909;
-
-/// Eight times the coordinates of four points, plus 16, and shifted: by 7 for a shift down by an eighth, 9 for up.
+/// What is added to [`grids::IQ1_EIGHTHS`], with the offset: 9 for a shift up by an eighth; 7 for down, where bit 7 of the byte is set.
 #[inline(always)]
-pub(super) fn load_shifted<I: Isa>(isa: I, points: [usize; 4], shifts: u32) -> I::Bytes {
-    isa.add_bytes(isa.eights(&grids::IQ1_EIGHTHS, points), isa.spread_bytes(shifts))
+pub(super) fn shifts_of<I: Isa>(isa: I, down: I::Bytes) -> I::Bytes {
+    isa.sub_bytes(isa.splat_byte(9), isa.field::<6, 0x02>(down))
 }
 
 /// 256 weights of type `iq1_s`.
@@ -83,26 +80,23 @@ impl Block for Iq1S {
 impl Superblock for Iq1S {
     const CODES: Codes = Codes::Unsigned(25);
     const OFFSET: i16 = 16;
+    const SHIFTS: bool = true;
     const GROUP: usize = 32;
     const UNIT: f32 = SHIFT;
 
     #[inline(always)]
-    fn prepare(&self) -> [u32; 8] {
-        let mut shifts = [UP; 8];
-        for (shifts, qh) in shifts.iter_mut().zip(self.qh) {
-            *shifts -= u32::from(qh[1] >> 7) * 0x0202_0202;
-        }
-        shifts
+    fn shifts<I: Isa>(&self, isa: I) -> I::Bytes {
+        shifts_of(isa, isa.bytes(&bytemuck::cast(self.qh.map(|[_, upper]| [upper; 4]))))
     }
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, shifts: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let (qs, qh) = (&self.qs.as_chunks::<4>().0[part], u16::from_le_bytes(self.qh[part]));
         let high = usize::from(qh) << 8;
         let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {
             *point = usize::from(low) | high >> (3 * l) & 0x700;
         }
-        load_shifted(isa, points, shifts)
+        isa.eights(&grids::IQ1_EIGHTHS, points)
     }
     #[inline(always)]
     fn scale(&self) -> Scale<'_> {

@@ -72,7 +72,7 @@ impl Superblock for Iq2S {
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let (qs, high) = (&self.qs.as_chunks::<4>().0[part], usize::from(self.qh[part]));
         let mut points = [0; 4];
         for (l, (point, &low)) in points.iter_mut().zip(qs).enumerate() {

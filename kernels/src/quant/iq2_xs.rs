@@ -28,9 +28,7 @@ pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
 pub(super) fn odd_scales(packed: &[u8; 8]) -> [i8; 16] {
     // Eight nibbles to eight bytes, by halves: byte by byte takes three times as many instructions.
     let spread = |four: [u8; 4]| {
-        let nibbles = u64::from(u32::from_le_bytes(four));
-        let nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
-        let nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff;
+        let nibbles = bits::widen_four(four);
         let nibbles = (nibbles | nibbles << 4) & 0x0f0f_0f0f_0f0f_0f0f;
         (2 * nibbles + ONES).to_le()
     };
@@ -88,7 +86,7 @@ impl Superblock for Iq2Xs {
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let points = u64::from_le_bytes(bytemuck::cast(self.qs.as_chunks::<4>().0[part]));
         isa.eights_of_shorts(&grids::IQ2_XS, points)
     }

@@ -89,12 +89,12 @@ impl Superblock for Iq2Xxs {
     const UNIT: f32 = 0.125;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let points = self.points(part);
         isa.eights_of_bytes(&grids::IQ2_XXS, [points, points >> 16])
     }
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         let [a, b] = [self.points(2 * pair), self.points(2 * pair + 1)];
         [
             isa.eights_of_bytes(&grids::IQ2_XXS, [a, b]),

@@ -83,7 +83,7 @@ impl Superblock for Iq3S {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         // Four points at once, in integers of 16 bits; the ninth bits come to their places by a multiplication.
         let (low, high) = (u64::from_le_bytes(self.qs.as_chunks().0[part]), u64::from(self.qh[part]));
         let high = high * (1 << 8 | 1 << 22 | 1 << 36 | 1 << 50);

@@ -86,11 +86,11 @@ impl Superblock for Iq3Xxs {
     const UNIT: f32 = 0.25;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         isa.fours_of_bytes(&grids::IQ3_XXS, self.points()[part])
     }
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         let [[a0, a1], [b0, b1]] = self.points().as_chunks::<2>().0[pair];
         [isa.fours_of_bytes(&grids::IQ3_XXS, [a0, b0]), isa.fours_of_bytes(&grids::IQ3_XXS, [a1, b1])]
     }

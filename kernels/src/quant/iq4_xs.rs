@@ -81,11 +81,11 @@ impl Superblock for Iq4Xs {
     const CROSSED: bool = true;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         isa.lookup(&iq4_nl::LEVELS, isa.nibbles(&self.qs[part]))
     }
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         let both = isa.bytes(bytemuck::cast_ref(&self.qs.as_chunks::<2>().0[pair]));
         let (first, last) = (isa.field::<0, 0x0f>(both), isa.field::<4, 0x0f>(both));
         [isa.lookup(&iq4_nl::LEVELS, first), isa.lookup(&iq4_nl::LEVELS, last)]

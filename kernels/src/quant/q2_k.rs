@@ -87,7 +87,7 @@ impl Superblock for Q2K {
     const GROUP: usize = 16;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]

@@ -80,7 +80,7 @@ impl Superblock for Q3K {
     const GROUP: usize = 16;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let low = q2_k::load_two_bits(isa, &self.qs, part);
         let third = isa.bytes(&self.hmask);
         let third = match part {

@@ -114,11 +114,11 @@ impl Superblock for Q4K {
     const CROSSED: bool = true;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         load_four_bits(isa, &self.qs, part)
     }
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         load_four_bits_crossed(isa, &self.qs, pair)
     }
     #[inline(always)]

@@ -64,7 +64,7 @@ impl Superblock for Q5K {
     const CROSSED: bool = true;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let low = q4_k::load_four_bits(isa, &self.qs, part);
         let fifth = isa.bytes(&self.qh);
         let fifth = match part {
@@ -80,7 +80,7 @@ impl Superblock for Q5K {
         isa.or(low, fifth)
     }
     #[inline(always)]
-    fn load_two<I: Isa>(&self, isa: I, pair: usize, _: [u32; 2]) -> [I::Bytes; 2] {
+    fn load_two<I: Isa>(&self, isa: I, pair: usize) -> [I::Bytes; 2] {
         let mut codes = q4_k::load_four_bits_crossed(isa, &self.qs, pair);
         for (codes, fifth) in codes.iter_mut().zip(self.qh.as_chunks().0) {
             let fifth = isa.twice(fifth);

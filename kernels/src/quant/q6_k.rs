@@ -69,7 +69,7 @@ impl Superblock for Q6K {
     const GROUP: usize = 16;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let (half, quarter) = (part / 4, part % 4);
         let low = isa.bytes(&self.ql.as_chunks::<32>().0[2 * half + quarter % 2]);
         let low = if quarter < 2 { isa.field::<0, 0x0f>(low) } else { isa.field::<4, 0x0f>(low) };

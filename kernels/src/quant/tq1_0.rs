@@ -84,7 +84,7 @@ impl Superblock for Tq1_0 {
     const SCALES: bool = false;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         let sixteens = self.qs.as_chunks::<16>().0;
         let (lower, upper) = (isa.spread_bits(0x0000_ffff), isa.spread_bits(0xffff_0000));
         let mut fractions = if part < 5 {

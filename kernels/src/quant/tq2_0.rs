@@ -52,7 +52,7 @@ impl Superblock for Tq2_0 {
     const SCALES: bool = false;
 
     #[inline(always)]
-    fn load_codes<I: Isa>(&self, isa: I, part: usize, _: u32) -> I::Bytes {
+    fn load_codes<I: Isa>(&self, isa: I, part: usize) -> I::Bytes {
         q2_k::load_two_bits(isa, &self.qs, part)
     }
     #[inline(always)]

@@ -451,13 +451,19 @@ macro_rules! codes_of_two_registers {
 }
 pub(super) use codes_of_two_registers;
 
-/// The words on signs, for levels without masks of a bit for each byte.
-macro_rules! signs_in_halves {
+/// The words on what lies apart for each part, for levels without masks of a bit for each byte.
+macro_rules! parts_in_halves {
     () => {
         words! {
-            fn signs(bits: __m256i) -> [__m256i; 2] {
-                [_mm256_permute4x64_epi64::<0b01_00_01_00>(bits), _mm256_permute4x64_epi64::<0b11_10_11_10>(bits)]
+            fn for_parts(a: __m256i) -> [__m256i; 2] {
+                [_mm256_permute4x64_epi64::<0b01_00_01_00>(a), _mm256_permute4x64_epi64::<0b11_10_11_10>(a)]
             }
+        }
+
+        #[inline(always)]
+        fn add_to_part<const PART: usize>(self, a: __m256i, apart: [__m256i; 2]) -> __m256i {
+            // SAFETY: a value of the level's type proves that the processor has AVX2.
+            self.add_bytes(a, unsafe { spread::<PART>(apart[PART / 4]) })
         }
 
         #[inline(always)]
@@ -473,7 +479,7 @@ macro_rules! signs_in_halves {
         }
     };
 }
-pub(super) use signs_in_halves;
+pub(super) use parts_in_halves;
 
 impl Isa for Avx2 {
     const DOTS: bool = false;
@@ -483,7 +489,7 @@ impl Isa for Avx2 {
 
     avx2_words!();
     codes_of_two_registers!();
-    signs_in_halves!();
+    parts_in_halves!();
     rows_of_two_registers!();
 
     words! {

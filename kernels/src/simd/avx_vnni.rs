@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{avx2_words, codes_of_two_registers, signs_in_halves};
+use super::avx2::{avx2_words, codes_of_two_registers, parts_in_halves};
 use super::x86::*;
 use super::{Isa, rows_of_two_registers, words};
 
@@ -26,7 +26,7 @@ impl Isa for AvxVnni {
 
     avx2_words!();
     codes_of_two_registers!();
-    signs_in_halves!();
+    parts_in_halves!();
     rows_of_two_registers!();
 
     #[inline(always)]

@@ -492,10 +492,15 @@ pub trait Isa: Copy {
         }
         self.bytes(&bytes)
     }
-    /// A bit for each weight of a superblock, as [`Isa::negate_part`] takes them.
+    /// Four bytes for each part of a superblock, as the words on a part take them.
     #[inline(always)]
-    fn signs(self, bits: Self::Bytes) -> [Self::Bytes; 2] {
-        [bits; 2]
+    fn for_parts(self, a: Self::Bytes) -> [Self::Bytes; 2] {
+        [a; 2]
+    }
+    /// The bytes of part `PART` (32 weights), to each eight of them their byte added, wrapping.
+    #[inline(always)]
+    fn add_to_part<const PART: usize>(self, a: Self::Bytes, apart: [Self::Bytes; 2]) -> Self::Bytes {
+        self.add_bytes(a, self.spread_bytes(self.fours_of(apart[0])[PART]))
     }
     /// The signed bytes of part `PART` (32 weights), those negated whose bit is set.
     #[inline(always)]

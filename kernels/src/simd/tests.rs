@@ -56,11 +56,13 @@ impl Task for Words {
             ("negate_where", isa.negate_where(a, self.mask)),
             ("spread_bits", mask),
             ("cross_bits", isa.cross_bits(a)),
-            ("negate_part 0", isa.negate_part::<0>(a, isa.signs(b))),
-            ("negate_part 3", isa.negate_part::<3>(a, isa.signs(b))),
-            ("negate_part 6", isa.negate_part::<6>(a, isa.signs(b))),
-            ("load_negated 0", isa.load_negated::<0>(&[signed; 8], isa.signs(a))),
-            ("load_negated 5", isa.load_negated::<5>(&[signed; 8], isa.signs(a))),
+            ("negate_part 0", isa.negate_part::<0>(a, isa.for_parts(b))),
+            ("negate_part 3", isa.negate_part::<3>(a, isa.for_parts(b))),
+            ("negate_part 6", isa.negate_part::<6>(a, isa.for_parts(b))),
+            ("add_to_part 1", isa.add_to_part::<1>(a, isa.for_parts(b))),
+            ("add_to_part 6", isa.add_to_part::<6>(b, isa.for_parts(a))),
+            ("load_negated 0", isa.load_negated::<0>(&[signed; 8], isa.for_parts(a))),
+            ("load_negated 5", isa.load_negated::<5>(&[signed; 8], isa.for_parts(a))),
             ("lookup", isa.lookup(&table, isa.field::<4, 0x0f>(b))),
             ("lower bytes", isa.split_sixteens([a, b])[0]),
             ("upper bytes", isa.split_sixteens([a, b])[1]),
@@ -163,6 +165,8 @@ fn words_mean_what_they_say() {
     assert_eq!((find("fields_of_halves down")[4], find("fields_of_halves down")[24]), (0x10, 0x10));
     assert_eq!(find("cross_bits")[8..16], [64, 72, 96, 104, 80, 88, 112, 120]);
     assert_eq!(find("negate")[..4], [0, 0xf8, 16, 24]);
+    // Bytes 24 to 27 of the other, 192 to 216, each added to eight.
+    assert_eq!(find("add_to_part 6")[6..10], [0x41, 0x41, 0x49, 0x49]);
     // Bits 0 and 7 of each byte of the signs.
     assert_eq!(find("negate_part 3")[8..16], [192, 72, 80, 88, 96, 104, 112, 136]);
     let halves_of = |name| {
