@@ -17,10 +17,12 @@ inline uint four_bytes(device const ushort *from) {
     return as_type<uint>(ushort2(from[0], from[1]));
 }
 
-/// Four codes of a byte each, times `unit` and less `base`, which is `1024 * unit` and what else is to be taken away.
-inline void split_less(uint codes, half unit, half base, thread float *q) {
-    const half2 even = as_type<half2>((codes & 0x00ff00ff) | 0x64006400);
-    const half2 odd = as_type<half2>((codes >> 8 & 0x00ff00ff) | 0x64006400);
+/// Of four bytes the bits of a byte that `mask` keeps, times `unit` and less `base`, which is
+/// `1024 * unit` and what else is to be taken away.
+inline void split_less(uint bytes, uint mask, half unit, half base, thread float *q) {
+    // Bytes move before they are masked: fields of the same bytes then share that.
+    const half2 even = as_type<half2>((bytes & mask * 0x00010001u) | 0x64006400);
+    const half2 odd = as_type<half2>((bytes >> 8 & mask * 0x00010001u) | 0x64006400);
     q[0] = float(even.x * unit - base);
     q[1] = float(odd.x * unit - base);
     q[2] = float(even.y * unit - base);
@@ -29,22 +31,21 @@ inline void split_less(uint codes, half unit, half base, thread float *q) {
 
 /// Four codes of a byte each.
 inline void split(uint codes, thread float *q) {
-    split_less(codes, half(1), half(1024), q);
+    split_less(codes, 0xff, half(1), half(1024), q);
 }
 
 /// Of eight bytes the bits from `shift` on that `mask` tells, where they stand: what they are too large by, `unit` makes good.
 inline void fields(device const ushort *from, ushort shift, uint mask, thread float *q) {
-    const uint in_place = (mask << shift) * 0x01010101u;
     const half unit = as_type<half>(ushort((15 - shift) << 10)), base = as_type<half>(ushort((25 - shift) << 10));
-    split_less(four_bytes(from) & in_place, unit, base, q);
-    split_less(four_bytes(from + 2) & in_place, unit, base, q + 4);
+    split_less(four_bytes(from), mask << shift, unit, base, q);
+    split_less(four_bytes(from + 2), mask << shift, unit, base, q + 4);
 }
 
 /// Eight bytes with sign.
 inline void signed_bytes(device const ushort *from, thread float *q) {
     // With its sign bit turned round a byte is 128 too large.
-    split_less(four_bytes(from) ^ 0x80808080u, half(1), half(1024 + 128), q);
-    split_less(four_bytes(from + 2) ^ 0x80808080u, half(1), half(1024 + 128), q + 4);
+    split_less(four_bytes(from) ^ 0x80808080u, 0xff, half(1), half(1024 + 128), q);
+    split_less(four_bytes(from + 2) ^ 0x80808080u, 0xff, half(1), half(1024 + 128), q + 4);
 }
 
 /// The lowest four bits, one to a byte.

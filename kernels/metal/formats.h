@@ -5,7 +5,7 @@
 //
 //   w[i] = (q[i] - offset) * scale - min        unit = (scale, min)
 //
-// so that a product needs the scale but once. `pair` is how far apart two eights lie that share bytes: a thread takes both.
+// so that a product needs the scale but once. `together` eights that lie `apart` share bytes: a thread takes them all.
 #pragma once
 
 #include "quant/bf16.h"

@@ -1,7 +1,8 @@
 // Products with few rows of activations (decode): bound by how fast the weights are read.
 //
 // A simdgroup has MATVEC_ROWS rows of weights, so that what it loads of the activations serves several; its lanes share the
-// row, each taking eights that lie in the same bytes, and where there are such their neighbours, which have the same scale.
+// row, each taking eights that lie in the same bytes, so that shifts are known when this is compiled and bytes are loaded once, and
+// where those are two their neighbours, which have the same scale.
 // Products are of codes; scales, offsets and minimums meet a sum of eight at a time:
 //
 //   sum of w x = scale (sum of q x - offset sum of x) - min sum of x
@@ -41,13 +42,13 @@ kernel void matvec(
         }
     }
     const uint eights = (p.len + 7) / 8;
-    // Of 2 * pair eights a lane takes `run` neighbours and those that share their bytes.
-    const ushort run = F::pair > 1 ? 2 : 1;
-    const uint units = (eights + 2 * F::pair - 1) / (2 * F::pair) * (F::pair / run);
+    // A lane takes four eights, where several share their bytes: those, and where they are two their neighbours.
+    const ushort run = F::apart > 1 ? 4 / F::together : 1, period = F::together * F::apart;
+    const uint units = (eights + period - 1) / period * (F::apart / run);
     for (uint i = lane; i < units; i += LANES) {
-        const uint first_e = i / (F::pair / run) * 2 * F::pair + i % (F::pair / run) * run;
-        for (ushort n = 0; n < 2 * run; n++) {
-            const uint e = first_e + n / run * F::pair + n % run;
+        const uint first_e = i / (F::apart / run) * period + i % (F::apart / run) * run;
+        for (ushort n = 0; n < F::together * run; n++) {
+            const uint e = first_e + n / run * F::apart + n % run;
             // An odd number of eights is a plain format's.
             if (F::len == 1 && e >= eights) {
                 break;

@@ -13,7 +13,7 @@ struct converted {
 
 template <typename T, typename How = converted<T>>
 struct one_by_one {
-    enum { len = 1, offset = 0, pair = 1 };
+    enum { len = 1, offset = 0, apart = 1, together = 2 };
     typedef T block;
 
     /// Behind the end of a row of `count` zeros.

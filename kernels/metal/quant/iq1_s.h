@@ -15,7 +15,7 @@ inline void ternary(ushort point, ushort down, thread float *q) {
 
 /// 256 weights.
 struct iq1_s {
-    enum { len = 256, offset = 0, pair = 1 };
+    enum { len = 256, offset = 0, apart = 1, together = 2 };
     struct block {
         half d;
         uchar qs[32];

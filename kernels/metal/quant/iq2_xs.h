@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct iq2_xs {
-    enum { len = 256, offset = 0, pair = 1 };
+    enum { len = 256, offset = 0, apart = 1, together = 2 };
     struct block {
         half d;
         ushort qs[32];

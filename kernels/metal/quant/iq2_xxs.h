@@ -21,7 +21,7 @@ inline void three_levels(ushort point, ushort signs, thread float *q) {
 
 /// 256 weights.
 struct iq2_xxs {
-    enum { len = 256, offset = 0, pair = 1 };
+    enum { len = 256, offset = 0, apart = 1, together = 2 };
     struct block {
         half d;
         ushort qs[32];

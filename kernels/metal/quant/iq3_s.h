@@ -6,7 +6,7 @@
 
 /// 256 weights.
 struct iq3_s {
-    enum { len = 256, offset = 0, pair = 1 };
+    enum { len = 256, offset = 0, apart = 1, together = 2 };
     struct block {
         half d;
         uchar qs[64];

@@ -8,7 +8,7 @@ constant float UNEVEN[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25
 
 /// 32 weights.
 struct iq4_nl {
-    enum { len = 32, offset = 0, pair = 2 };
+    enum { len = 32, offset = 0, apart = 2, together = 2 };
     struct block {
         half d;
         uchar qs[16];

@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct iq4_xs {
-    enum { len = 256, offset = 0, pair = 2 };
+    enum { len = 256, offset = 0, apart = 2, together = 2 };
     struct block {
         half d;
         ushort scales_h;

@@ -8,7 +8,7 @@ constant float DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8
 
 /// 32 weights.
 struct mxfp4 {
-    enum { len = 32, offset = 0, pair = 2 };
+    enum { len = 32, offset = 0, apart = 2, together = 2 };
     struct block {
         uchar e;
         uchar qs[16];

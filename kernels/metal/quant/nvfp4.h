@@ -18,7 +18,7 @@ inline float half_ue4m3(uchar scale) {
 
 /// 64 weights.
 struct nvfp4 {
-    enum { len = 64, offset = 0, pair = 1 };
+    enum { len = 64, offset = 0, apart = 1, together = 2 };
     struct block {
         uchar d[4];
         uchar qs[32];

@@ -5,7 +5,7 @@
 
 /// 128 weights.
 struct q1_0 {
-    enum { len = 128, offset = 1, pair = 1 };
+    enum { len = 128, offset = 1, apart = 1, together = 2 };
     struct block {
         half d;
         uchar qs[16];

@@ -5,7 +5,7 @@
 
 /// 64 weights.
 struct q2_0 {
-    enum { len = 64, offset = 1, pair = 1 };
+    enum { len = 64, offset = 1, apart = 1, together = 2 };
     struct block {
         half d;
         ushort qs[8];

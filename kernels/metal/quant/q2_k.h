@@ -11,7 +11,7 @@ inline void two_bits(device const ushort *qs, ushort e, thread float *q) {
 
 /// 256 weights.
 struct q2_k {
-    enum { len = 256, offset = 0, pair = 4 };
+    enum { len = 256, offset = 0, apart = 4, together = 4 };
     struct block {
         uchar scales[16];
         ushort qs[32];
@@ -20,8 +20,11 @@ struct q2_k {
 
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 32];
-        const uchar packed = b.scales[e % 32 / 2];
         two_bits(b.qs, ushort(e % 32), q);
-        return float2(float(b.d) * float(packed & 0x0f), float(b.dmin) * float(packed >> 4));
+        // The upper nibble is a minimum, and stays where it stands.
+        const ushort packed = b.scales[e % 32 / 2];
+        const half2 both = as_type<half2>((as_type<uint>(ushort2(packed, packed)) & 0x00f0000f) | 0x64006400);
+        return float2(
+            float(b.d) * float(both.x - half(1024)), float(b.dmin) * float(both.y * half(0.0625f) - half(64)));
     }
 };

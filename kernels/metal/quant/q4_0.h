@@ -5,7 +5,7 @@
 
 /// 32 weights.
 struct q4_0 {
-    enum { len = 32, offset = 8, pair = 2 };
+    enum { len = 32, offset = 8, apart = 2, together = 2 };
     struct block {
         half d;
         ushort qs[8];

@@ -15,7 +15,7 @@ inline float2 scale_and_min(device const uchar *packed, ushort g, half d, half d
 
 /// 256 weights.
 struct q4_k {
-    enum { len = 256, offset = 0, pair = 4 };
+    enum { len = 256, offset = 0, apart = 4, together = 2 };
     struct block {
         half d, dmin;
         uchar scales[12];

@@ -14,7 +14,7 @@ inline void five_bits(device const ushort *qs, device const ushort *qh, ushort e
 
 /// 32 weights.
 struct q5_0 {
-    enum { len = 32, offset = 16, pair = 2 };
+    enum { len = 32, offset = 16, apart = 2, together = 2 };
     struct block {
         half d;
         ushort qh[2];

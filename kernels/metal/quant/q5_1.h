@@ -5,7 +5,7 @@
 
 /// 32 weights.
 struct q5_1 {
-    enum { len = 32, offset = 0, pair = 2 };
+    enum { len = 32, offset = 0, apart = 2, together = 2 };
     struct block {
         half d, m;
         ushort qh[2];

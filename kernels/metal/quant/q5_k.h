@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct q5_k {
-    enum { len = 256, offset = 0, pair = 4 };
+    enum { len = 256, offset = 0, apart = 4, together = 2 };
     struct block {
         half d, dmin;
         uchar scales[12];
@@ -18,7 +18,7 @@ struct q5_k {
         const ushort n = ushort(e % 32), g = n / 4;
         for (ushort i = 0; i < 2; i++) {
             const uint low = four_bytes(b.qs + g / 2 * 16 + n % 4 * 4 + 2 * i) >> (g % 2 * 4) & 0x0f0f0f0f;
-            const uint fifth = four_bytes(b.qh + n % 4 * 4 + 2 * i) >> g & 0x01010101;
+            const uint fifth = four_bytes(b.qh + n % 4 * 4 + 2 * i) >> (g / 2 * 2) >> (g % 2) & 0x01010101;
             split(low | fifth << 4, q + 4 * i);
         }
         return scale_and_min(b.scales, g, b.d, b.dmin);

@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct q6_k {
-    enum { len = 256, offset = 32, pair = 8 };
+    enum { len = 256, offset = 32, apart = 4, together = 4 };
     struct block {
         ushort ql[64];
         ushort qh[32];

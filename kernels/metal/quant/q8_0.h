@@ -5,7 +5,7 @@
 
 /// 32 weights.
 struct q8_0 {
-    enum { len = 32, offset = 0, pair = 1 };
+    enum { len = 32, offset = 0, apart = 1, together = 2 };
     struct block {
         half d;
         ushort qs[16];

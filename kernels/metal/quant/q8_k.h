@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct q8_k {
-    enum { len = 256, offset = 0, pair = 1 };
+    enum { len = 256, offset = 0, apart = 1, together = 2 };
     struct block {
         float d;
         ushort qs[128];

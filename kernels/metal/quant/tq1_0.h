@@ -11,7 +11,7 @@ inline float digit(uchar byte, ushort n) {
 
 /// 256 weights.
 struct tq1_0 {
-    enum { len = 256, offset = 1, pair = 1 };
+    enum { len = 256, offset = 1, apart = 1, together = 2 };
     struct block {
         uchar qs[48];
         uchar qh[4];

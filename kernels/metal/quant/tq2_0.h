@@ -5,7 +5,7 @@
 
 /// 256 weights.
 struct tq2_0 {
-    enum { len = 256, offset = 1, pair = 4 };
+    enum { len = 256, offset = 1, apart = 4, together = 4 };
     struct block {
         ushort qs[32];
         half d;
