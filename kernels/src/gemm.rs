@@ -118,13 +118,13 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
         }
         let fours = self.x.count().div_ceil(INTERLEAVED);
         // Made once: clearing it for each tile takes longer than a superblock.
-        let mut values = [[[isa.splat_row_floats(0.0); INTERLEAVED]; 2]; SPAN / 256];
+        let mut partial = [[[isa.splat_row_floats(0.0); INTERLEAVED]; 2]; ACCUMULATORS + 1];
         let mut four = 0;
         while four < fours {
             four += if I::COLUMNS == 8 && fours - four >= 2 {
-                self.tile::<I, 2>(isa, four, &mut values)
+                self.tile::<I, 2>(isa, four, &mut partial)
             } else {
-                self.tile::<I, 1>(isa, four, &mut values)
+                self.tile::<I, 1>(isa, four, &mut partial)
             };
         }
     }
@@ -132,8 +132,11 @@ impl<const STEPS: usize> Task for Multiply<'_, '_, '_, STEPS> {
 
 /// A register for each of `F` times four columns.
 type Tile<T, const F: usize> = [[T; INTERLEAVED]; F];
-/// The values of a span's superblocks in the columns of a tile; 0 where the span is shorter.
-type Values<T> = [Tile<T, 2>; SPAN / 256];
+/// What a span is added up in.
+const ACCUMULATORS: usize = 8;
+/// Sums of a span in the columns of a tile: the values of its superblocks, 0 where it is shorter, or its accumulators, and behind
+/// them zeros, with which each of these begins.
+type Partial<T> = [Tile<T, 2>; ACCUMULATORS + 1];
 
 impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
     /// Multiplies with `F` times four columns, from the four `four` on; gives `F`.
@@ -142,7 +145,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         &mut self,
         isa: I,
         four: usize,
-        values: &mut Values<I::RowFloats>,
+        partial: &mut Partial<I::RowFloats>,
     ) -> usize {
         let start = self.place.start;
         let (first, count) = (INTERLEAVED * four, self.x.count());
@@ -163,10 +166,10 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
             next.fetch(isa, rows(four)..rows((four + F).min(fours)));
         }
         let sums = match self.panel.kind.superblocks {
-            true => self.superblocks(isa, &x, values),
+            true => self.superblocks(isa, &x, partial),
             // Codes of which four steps fit a group: no others come in groups of 16.
-            false if STEPS == 4 && self.panel.kind.group == 16 => self.scaled::<I, F, 4>(isa, &x),
-            false => self.scaled::<I, F, 8>(isa, &x),
+            false if STEPS == 4 && self.panel.kind.group == 16 => self.scaled::<I, F, 4>(isa, &x, partial),
+            false => self.scaled::<I, F, 8>(isa, &x, partial),
         };
         for (column, &sum) in (first..count).zip(sums.as_flattened()) {
             self.place.add(isa, column, sum);
@@ -180,10 +183,10 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         &self,
         isa: I,
         x: &[Four<'_>; F],
-        values: &mut Values<I::RowFloats>,
+        partial: &mut Partial<I::RowFloats>,
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
-        for (block, values) in values.iter_mut().enumerate().take(len / 256) {
+        for (block, values) in partial.iter_mut().enumerate().take(len / 256) {
             // Before the dots, which would have to make room for them.
             let mut mins = [[isa.splat_rows(0); INTERLEAVED]; F];
             if kind.has_group_mins() {
@@ -201,8 +204,10 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                     }
                     dots
                 }
-                16 if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, true>(isa, x, block),
-                16 if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, false>(isa, x, block),
+                16 if STEPS == 4 && kind.centred => self.dots_by_twos::<I, F, 4, true>(isa, x, block),
+                16 if STEPS == 4 && !I::DOTS => self.dots_by_twos::<I, F, 4, false>(isa, x, block),
+                16 if STEPS == 2 && !I::DOTS => self.dots_by_twos::<I, F, 2, false>(isa, x, block),
+                16 if STEPS == 1 && !I::DOTS => self.dots_by_twos::<I, F, 1, false>(isa, x, block),
                 // Eight steps are a group of 32.
                 16 if STEPS < 8 => self.dots::<I, F, 16>(isa, x, block),
                 _ => self.dots::<I, F, 8>(isa, x, block),
@@ -220,7 +225,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         let mut total = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
         for f in 0..F {
             for c in 0..INTERLEAVED {
-                let [a, b, d, e] = values;
+                let [a, b, d, e, ..] = partial;
                 total[f][c] = sum_of_superblocks(isa, [a[f][c], b[f][c], d[f][c], e[f][c]]);
             }
         }
@@ -257,10 +262,10 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         dots
     }
 
-    /// [`Self::dots`] of groups of 16, four steps each, two columns at a time: the sums of groups so short are widened so often
-    /// that `dots` must stay in registers.
+    /// [`Self::dots`] of groups of 16, two columns at a time and `RUN` of a group's four steps before their sums are widened: so often
+    /// that `dots` and scales must stay in registers.
     #[inline(always)]
-    fn dots_by_twos<I: Isa, const F: usize, const CENTRED: bool>(
+    fn dots_by_twos<I: Isa, const F: usize, const RUN: usize, const CENTRED: bool>(
         &self,
         isa: I,
         x: &[Four<'_>; F],
@@ -276,22 +281,24 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                 let mut dots = *tile;
                 let groups = w[block].iter().zip(&codes[block]).zip(&group_scales[block]);
                 for (group, ((w, x), scales)) in groups.enumerate() {
-                    let mut sums = [isa.no_sums(); 2];
-                    for step in 0..4 {
-                        let w = isa.row_codes(&w[step]);
+                    for (w, x) in w.as_chunks::<RUN>().0.iter().zip(x.as_chunks::<RUN>().0) {
+                        let mut sums = [isa.no_sums(); 2];
+                        for step in 0..RUN {
+                            let w = isa.row_codes(&w[step]);
+                            for c in 0..2 {
+                                let x = x[step][2 * two + c];
+                                sums[c] = match step {
+                                    0 => isa.first_products(w, x),
+                                    _ => isa.add_products(sums[c], w, x),
+                                };
+                            }
+                        }
                         for c in 0..2 {
-                            let x = x[step][2 * two + c];
-                            sums[c] = match step {
-                                0 => isa.first_products(w, x),
-                                _ => isa.add_products(sums[c], w, x),
-                            };
+                            if CENTRED {
+                                sums[c] = isa.add_to_pairs(sums[c], sums_of_x[2 * two + c].of_pairs[group]);
+                            }
+                            dots[c] = isa.add_scaled_sums(dots[c], sums[c], scales);
                         }
-                    }
-                    for c in 0..2 {
-                        if CENTRED {
-                            sums[c] = isa.add_to_pairs(sums[c], sums_of_x[2 * two + c].of_pairs[group]);
-                        }
-                        dots[c] = isa.add_scaled_sums(dots[c], sums[c], scales);
                     }
                 }
                 *tile = dots;
@@ -324,10 +331,9 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         &self,
         isa: I,
         x: &[Four<'_>; F],
+        partial: &mut Partial<I::RowFloats>,
     ) -> Tile<I::RowFloats, F> {
         let Panel { kind, len, .. } = *self.panel;
-        // A tile for each of a span's eight accumulators; they live in the first-level cache.
-        let mut parts = [[[isa.splat_row_floats(0.0); INTERLEAVED]; F]; 8];
         let count = len / (4 * QUADS);
         let (w, row_scales) =
             (&self.panel.codes.as_chunks::<QUADS>().0[..count], &self.panel.scales[..count]);
@@ -358,15 +364,17 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                     }
                 }
             }
-            let acc = &mut parts[part % 8];
+            let to = part % ACCUMULATORS;
+            // The first of each begins with the zeros: clearing them all would take as long as a part.
+            let from = if part < ACCUMULATORS { ACCUMULATORS } else { to };
             if STEPS != 0 && kind.mins {
                 let mins = isa.row_floats(&self.panel.mins[part]);
                 for f in 0..F {
                     for c in 0..INTERLEAVED {
                         let dot = isa.row_ints_to_floats(dots[f][c]);
                         let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
-                        let sum = isa.fma_row_floats(dot, scale, acc[f][c]);
-                        acc[f][c] = isa.fma_row_floats(
+                        let sum = isa.fma_row_floats(dot, scale, partial[from][f][c]);
+                        partial[to][f][c] = isa.fma_row_floats(
                             mins,
                             isa.splat_row_floats(shared.min_sums[part % 8][f][c]),
                             sum,
@@ -382,7 +390,7 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
                         }
                         let dot = isa.row_ints_to_floats(dot);
                         let scale = isa.mul_row_floats(row_scales, isa.splat_row_floats(dx[f][c]));
-                        acc[f][c] = isa.fma_row_floats(dot, scale, acc[f][c]);
+                        partial[to][f][c] = isa.fma_row_floats(dot, scale, partial[from][f][c]);
                     }
                 }
             }
@@ -390,11 +398,13 @@ impl<const STEPS: usize> Multiply<'_, '_, '_, STEPS> {
         for (a, b) in PART_SUMS {
             for f in 0..F {
                 for c in 0..INTERLEAVED {
-                    parts[a][f][c] = isa.add_row_floats(parts[a][f][c], parts[b][f][c]);
+                    partial[a][f][c] = isa.add_row_floats(partial[a][f][c], partial[b][f][c]);
                 }
             }
         }
-        parts[0]
+        let mut total = [[isa.splat_row_floats(0.0); INTERLEAVED]; F];
+        total.copy_from_slice(&partial[0][..F]);
+        total
     }
 
     /// Adds the products of signed codes, those of part `part` of the span, times the rows' scales.
