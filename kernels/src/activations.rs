@@ -59,7 +59,7 @@ impl Form {
     }
 
     /// The form that weights of this form take so many columns in: only few lie crossed.
-    pub const fn of_columns(self, count: usize) -> Form {
+    pub(crate) const fn of_columns(self, count: usize) -> Form {
         if matches!(self, Form::Crossed) && count >= PANEL_COLUMNS { Form::Superblocks } else { self }
     }
 

@@ -14,8 +14,8 @@ use crate::backend::Act;
 /// The quantized form of the activations that were multiplied last.
 #[derive(Default)]
 pub(super) struct Quantized {
-    /// Which activations, and in which form; products of one input by several matrices quantize it once.
-    of: Option<(Act, Form)>,
+    /// Which activations, and how they lie; products of one input by several matrices quantize it once.
+    of: Option<(Act, Layout)>,
     /// From the start of a cache line on, as the scales, for loops that read whole lines of them.
     codes: Vec<Line>,
     scales: Vec<Line>,
@@ -66,15 +66,14 @@ impl Quantized {
 }
 
 impl Cpu<'_> {
-    /// Makes sure that `quantized` holds `x` in `form`.
+    /// Makes sure that `quantized` holds `x` as products of so many columns want it in `form`.
     pub(super) fn quantize(&mut self, x: Act, form: Form) -> Result<Place> {
-        let form = form.of_columns(x.rows);
-        if self.work.quantized.of == Some((x, form)) {
-            return Ok(Place { layout: Layout::new(self.level, form, x.width, x.rows)?, starts: [0; 3] });
+        let layout = Layout::new(self.level, form, x.width, x.rows)?;
+        if self.work.quantized.of != Some((x, layout)) {
+            self.quantize_runs(x, form, std::iter::once(0..x.rows))?;
+            self.work.quantized.of = Some((x, layout));
         }
-        let places = self.quantize_runs(x, form, std::iter::once(0..x.rows))?;
-        self.work.quantized.of = Some((x, form));
-        places.first().copied().ok_or_else(|| internal("activations that were not quantized"))
+        Ok(Place { layout, starts: [0; 3] })
     }
 
     /// Quantizes `runs` of rows of `x`, each for itself, as products of so many columns want them.
