@@ -1,8 +1,8 @@
 // Products with few rows of activations (decode): bound by how fast the weights are read.
 //
 // A simdgroup has MATVEC_ROWS rows of weights, so that what it loads of the activations serves several; its lanes share the
-// row, each taking eights that lie in the same bytes, so that shifts are known when this is compiled and bytes are loaded once, and
-// where those are two their neighbours, which have the same scale.
+// row, each taking eights that lie in the same bytes, so that shifts are known when this is compiled, and where those are two
+// their neighbours, which have the same scale.
 // Products are of codes; scales, offsets and minimums meet a sum of eight at a time:
 //
 //   sum of w x = scale (sum of q x - offset sum of x) - min sum of x
