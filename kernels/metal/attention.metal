@@ -60,7 +60,7 @@ kernel void attention(
             device const typename K::block *key = (device const typename K::block *)(keys + row * p.key_bytes);
             for (uint e = 0; e < p.key_len / 8; e++) {
                 float k[8];
-                const float2 unit = K::eight(key, e, p.key_len, k);
+                const float2 unit = eight<K>(key, e, p.key_len, k);
                 for (ushort q = 0; q < QUERIES; q++) {
                     threadgroup const float *query = shared + q * p.key_len + 8 * e;
                     float dot = 0.0f;
@@ -104,7 +104,7 @@ kernel void attention(
                         break;
                     }
                     float v[8];
-                    const float2 unit = V::eight(value, e, p.value_len, v);
+                    const float2 unit = eight<V>(value, e, p.value_len, v);
                     for (ushort q = 0; q < QUERIES; q++) {
                         // A position that a query does not see has no part in its sum, be it damaged.
                         if (by[q] != 0.0f) {

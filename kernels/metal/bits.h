@@ -17,6 +17,11 @@ inline uint four_bytes(device const ushort *from) {
     return as_type<uint>(ushort2(from[0], from[1]));
 }
 
+/// Eight of them.
+inline uint2 eight_bytes(device const ushort *from) {
+    return uint2(four_bytes(from), four_bytes(from + 2));
+}
+
 /// Of four bytes the bits of a byte that `mask` keeps, times `unit` and less `base`, which is
 /// `1024 * unit` and what else is to be taken away.
 inline void split_less(uint bytes, uint mask, half unit, half base, thread float *q) {
@@ -35,10 +40,10 @@ inline void split(uint codes, thread float *q) {
 }
 
 /// Of eight bytes the bits from `shift` on that `mask` tells, where they stand: what they are too large by, `unit` makes good.
-inline void fields(device const ushort *from, ushort shift, uint mask, thread float *q) {
+inline void fields(uint2 bytes, ushort shift, uint mask, thread float *q) {
     const half unit = as_type<half>(ushort((15 - shift) << 10)), base = as_type<half>(ushort((25 - shift) << 10));
-    split_less(four_bytes(from), mask << shift, unit, base, q);
-    split_less(four_bytes(from + 2), mask << shift, unit, base, q + 4);
+    split_less(bytes.x, mask << shift, unit, base, q);
+    split_less(bytes.y, mask << shift, unit, base, q + 4);
 }
 
 /// Eight bytes with sign.

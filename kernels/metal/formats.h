@@ -5,7 +5,8 @@
 //
 //   w[i] = (q[i] - offset) * scale - min        unit = (scale, min)
 //
-// so that a product needs the scale but once. `together` eights that lie `apart` share bytes: a thread takes them all.
+// so that a product needs the scale but once. `together` eights that lie `apart` share bytes: a thread takes them all. Where they are
+// four, `load` gets these `bytes`, given a block and the number of the first, and `eight` takes them and which of the four is wanted.
 #pragma once
 
 #include "quant/bf16.h"
@@ -47,10 +48,49 @@
     X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(q8_k) X(iq1_s) X(iq1_m) X(iq2_xxs) X(iq2_xs) X(iq2_s) X(iq3_xxs)   \
     X(iq3_s) X(iq4_nl) X(iq4_xs) X(tq1_0) X(tq2_0) X(mxfp4) X(nvfp4) X(q1_0) X(q2_0)
 
+/// The eights that share bytes, of any format: what they share, and each of them.
+template <typename F, bool FOUR = (F::together == 4)>
+struct eights_of {
+    /// Where they lie.
+    struct bytes {
+        device const typename F::block *row;
+        uint e, count;
+    };
+
+    static bytes load(device const typename F::block *row, uint e, uint count) {
+        const bytes from = {row, e, count};
+        return from;
+    }
+
+    static float2 eight(bytes from, ushort n, thread float *q) {
+        return F::eight(from.row, from.e + n * F::apart, from.count, q);
+    }
+};
+
+template <typename F>
+struct eights_of<F, true> {
+    typedef typename F::bytes bytes;
+
+    static bytes load(device const typename F::block *row, uint e, uint) {
+        return F::load(row[e / (F::len / 8)], ushort(e % (F::len / 8)));
+    }
+
+    static float2 eight(bytes from, ushort n, thread float *q) {
+        return F::eight(from, n, q);
+    }
+};
+
+/// Eight number `e` of a row of `count` weights.
+template <typename F>
+inline float2 eight(device const typename F::block *row, uint e, uint count, thread float *q) {
+    const ushort n = e / F::apart % F::together;
+    return eights_of<F>::eight(eights_of<F>::load(row, e - n * F::apart, count), n, q);
+}
+
 /// Eight weights of a row of `count`, as floats.
 template <typename F>
 inline void weights(device const typename F::block *row, uint e, uint count, thread float *w) {
-    const float2 unit = F::eight(row, e, count, w);
+    const float2 unit = eight<F>(row, e, count, w);
     for (ushort i = 0; i < 8; i++) {
         w[i] = (w[i] - float(F::offset)) * unit.x - unit.y;
     }

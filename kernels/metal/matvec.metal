@@ -47,6 +47,12 @@ kernel void matvec(
     const uint units = (eights + period - 1) / period * (F::apart / run);
     for (uint i = lane; i < units; i += LANES) {
         const uint first_e = i / (F::apart / run) * period + i % (F::apart / run) * run;
+        typename eights_of<F>::bytes bytes[run][MATVEC_ROWS];
+        for (ushort m = 0; m < run; m++) {
+            for (ushort r = 0; r < MATVEC_ROWS; r++) {
+                bytes[m][r] = eights_of<F>::load(rows[r], first_e + m, p.len);
+            }
+        }
         for (ushort n = 0; n < F::together * run; n++) {
             const uint e = first_e + n / run * F::apart + n % run;
             // An odd number of eights is a plain format's.
@@ -63,7 +69,7 @@ kernel void matvec(
             }
             for (ushort r = 0; r < MATVEC_ROWS; r++) {
                 float q[8];
-                const float2 unit = F::eight(rows[r], e, p.len, q);
+                const float2 unit = eights_of<F>::eight(bytes[n % run][r], n / run, q);
                 for (ushort c = 0; c < C; c++) {
                     float dot = 0.0f;
                     for (ushort k = 0; k < 8; k++) {

@@ -3,10 +3,10 @@
 
 #include "../bits.h"
 
-/// Eight codes of two bits, in the order of Q2_K, Q3_K and TQ2_0: a byte holds those of four weights that lie 32 apart.
-/// `e` is the eight's number in the superblock.
-inline void two_bits(device const ushort *qs, ushort e, thread float *q) {
-    fields(qs + e / 16 * 16 + e % 4 * 4, e / 4 % 4 * 2, 3, q);
+/// The bytes of codes of two bits, in the order of Q2_K, Q3_K and TQ2_0: a byte holds those of four weights that lie 32 apart.
+/// `e` is the number in the superblock of the first eight in them.
+inline uint2 bytes_of_four(device const ushort *qs, ushort e) {
+    return eight_bytes(qs + e / 16 * 16 + e % 4 * 4);
 }
 
 /// 256 weights.
@@ -18,11 +18,22 @@ struct q2_k {
         half d, dmin;
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
-        device const block &b = row[e / 32];
-        two_bits(b.qs, ushort(e % 32), q);
+    struct bytes {
+        uint2 qs;
+        /// Of the four eights, two apart.
+        device const uchar *scales;
+        half d, dmin;
+    };
+
+    static bytes load(device const block &b, ushort e) {
+        const bytes from = {bytes_of_four(b.qs, e), b.scales + e / 2, b.d, b.dmin};
+        return from;
+    }
+
+    static float2 eight(bytes b, ushort n, thread float *q) {
+        fields(b.qs, 2 * n, 3, q);
         // The upper nibble is a minimum, and stays where it stands.
-        const ushort packed = b.scales[e % 32 / 2];
+        const ushort packed = b.scales[2 * n];
         const half2 both = as_type<half2>((as_type<uint>(ushort2(packed, packed)) & 0x00f0000f) | 0x64006400);
         return float2(
             float(b.d) * float(both.x - half(1024)), float(b.dmin) * float(both.y * half(0.0625f) - half(64)));

@@ -1,7 +1,7 @@
 // Q3_K: w[i] = (d * (sc[i / 16] - 32)) * (q[i] - 4).
 #pragma once
 
-#include "../bits.h"
+#include "q2_k.h"
 
 /// 256 weights.
 struct q3_k {
@@ -13,17 +13,29 @@ struct q3_k {
         half d;
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
-        device const block &b = row[e / 32];
-        const ushort n = ushort(e % 32), t = n / 2;
-        device const ushort *at = b.qs + n / 16 * 16 + n % 4 * 4;
+    struct bytes {
+        uint2 qs, thirds;
+        /// Of the four eights, two apart, and from which bit on.
+        device const uchar *scales;
+        ushort shift;
+        half d;
+    };
+
+    static bytes load(device const block &b, ushort e) {
+        const uint2 thirds = eight_bytes(b.hmask + e % 4 * 4);
+        const ushort shift = e / 16 * 4;
+        const bytes from = {
+            bytes_of_four(b.qs, e), uint2(thirds.x >> shift, thirds.y >> shift), b.scales + e % 4 / 2, shift, b.d};
+        return from;
+    }
+
+    static float2 eight(bytes b, ushort n, thread float *q) {
         for (ushort i = 0; i < 2; i++) {
-            const uint third = four_bytes(b.hmask + n % 4 * 4 + 2 * i) >> (n / 16 * 4) >> (n / 4 % 4) & 0x01010101;
-            split((four_bytes(at + 2 * i) >> (n / 4 % 4 * 2) & 0x03030303) | third << 2, q + 4 * i);
+            split((b.qs[i] >> (2 * n) & 0x03030303) | (b.thirds[i] >> n & 0x01010101) << 2, q + 4 * i);
         }
         // The low four bits of the scale, and the high two, where they stand of four.
-        const ushort low = b.scales[t % 8], high = b.scales[8 + t % 4], odd = t / 4 % 2;
-        const uint both = as_type<uint>(ushort2(low, high)) >> (t / 8 * 4) & (odd ? 0x000c000f : 0x0003000f);
+        const ushort low = b.scales[2 * n], high = b.scales[8 + n % 2 * 2], odd = n / 2;
+        const uint both = as_type<uint>(ushort2(low, high)) >> b.shift & (odd ? 0x000c000f : 0x0003000f);
         const half2 codes = as_type<half2>(both | 0x64006400);
         const half scale = (codes.x - half(1024 + 32)) + (codes.y - half(1024)) * half(odd ? 4 : 16);
         return float2(float(b.d) * float(scale), 0.0f);

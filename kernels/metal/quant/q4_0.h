@@ -13,7 +13,7 @@ struct q4_0 {
 
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 4];
-        fields(b.qs + e % 2 * 4, e / 2 % 2 * 4, 0x0f, q);
+        fields(eight_bytes(b.qs + e % 2 * 4), e / 2 % 2 * 4, 0x0f, q);
         return float2(b.d, 0.0f);
     }
 };

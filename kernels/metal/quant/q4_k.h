@@ -25,7 +25,7 @@ struct q4_k {
     static float2 eight(device const block *row, uint e, uint, thread float *q) {
         device const block &b = row[e / 32];
         const ushort n = ushort(e % 32), g = n / 4;
-        fields(b.qs + g / 2 * 16 + n % 4 * 4, g % 2 * 4, 0x0f, q);
+        fields(eight_bytes(b.qs + g / 2 * 16 + n % 4 * 4), g % 2 * 4, 0x0f, q);
         return scale_and_min(b.scales, g, b.d, b.dmin);
     }
 };

@@ -11,9 +11,18 @@ struct tq2_0 {
         half d;
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
-        device const block &b = row[e / 32];
-        two_bits(b.qs, ushort(e % 32), q);
+    struct bytes {
+        uint2 qs;
+        half d;
+    };
+
+    static bytes load(device const block &b, ushort e) {
+        const bytes from = {bytes_of_four(b.qs, e), b.d};
+        return from;
+    }
+
+    static float2 eight(bytes b, ushort n, thread float *q) {
+        fields(b.qs, 2 * n, 3, q);
         return float2(b.d, 0.0f);
     }
 };
