@@ -6,7 +6,8 @@
 //   w[i] = (q[i] - offset) * scale - min        unit = (scale, min)
 //
 // so that a product needs the scale but once. `together` eights that lie `apart` share bytes: a thread takes them all. Where they are
-// four, `load` gets these `bytes`, given a block and the number of the first, and `eight` takes them and which of the four is wanted.
+// two, it takes two neighbours of each, which have the same unit: so the format tells `codes` and `unit` apart. Where they are four, `load`
+// gets their `bytes`, given a block and the number of the first, and `eight` takes these and which of the four is wanted.
 #pragma once
 
 #include "quant/bf16.h"
@@ -48,8 +49,8 @@
     X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(q8_k) X(iq1_s) X(iq1_m) X(iq2_xxs) X(iq2_xs) X(iq2_s) X(iq3_xxs)   \
     X(iq3_s) X(iq4_nl) X(iq4_xs) X(tq1_0) X(tq2_0) X(mxfp4) X(nvfp4) X(q1_0) X(q2_0)
 
-/// The eights that share bytes, of any format: what they share, and each of them.
-template <typename F, bool FOUR = (F::together == 4)>
+/// The eights that a thread takes together, of any format: what they share, and each of them.
+template <typename F, ushort SHARING = (F::apart == 1 ? 1 : F::together)>
 struct eights_of {
     /// Where they lie.
     struct bytes {
@@ -62,29 +63,48 @@ struct eights_of {
         return from;
     }
 
-    static float2 eight(bytes from, ushort n, thread float *q) {
-        return F::eight(from.row, from.e + n * F::apart, from.count, q);
+    /// Number `n` of them. `again` tells that `unit` is known, from a neighbour; else it is written.
+    static void eight(bytes from, ushort n, bool again, thread float *q, thread float2 &unit) {
+        unit = F::eight(from.row, from.e + n * F::apart, from.count, q);
     }
 };
 
 template <typename F>
-struct eights_of<F, true> {
+struct eights_of<F, 2> {
+    typedef typename eights_of<F, 1>::bytes bytes;
+
+    static bytes load(device const typename F::block *row, uint e, uint count) {
+        return eights_of<F, 1>::load(row, e, count);
+    }
+
+    static void eight(bytes from, ushort n, bool again, thread float *q, thread float2 &unit) {
+        F::codes(from.row, from.e + n * F::apart, q);
+        if (!again) {
+            unit = F::unit(from.row, from.e + n * F::apart);
+        }
+    }
+};
+
+template <typename F>
+struct eights_of<F, 4> {
     typedef typename F::bytes bytes;
 
     static bytes load(device const typename F::block *row, uint e, uint) {
         return F::load(row[e / (F::len / 8)], ushort(e % (F::len / 8)));
     }
 
-    static float2 eight(bytes from, ushort n, thread float *q) {
-        return F::eight(from, n, q);
+    static void eight(bytes from, ushort n, bool again, thread float *q, thread float2 &unit) {
+        unit = F::eight(from, n, q);
     }
 };
 
-/// Eight number `e` of a row of `count` weights.
+/// Eight number `e` of a row of `count` weights, by itself.
 template <typename F>
 inline float2 eight(device const typename F::block *row, uint e, uint count, thread float *q) {
     const ushort n = e / F::apart % F::together;
-    return eights_of<F>::eight(eights_of<F>::load(row, e - n * F::apart, count), n, q);
+    float2 unit;
+    eights_of<F>::eight(eights_of<F>::load(row, e - n * F::apart, count), n, false, q, unit);
+    return unit;
 }
 
 /// Eight weights of a row of `count`, as floats.

@@ -48,6 +48,7 @@ kernel void matvec(
     for (uint i = lane; i < units; i += LANES) {
         const uint first_e = i / (F::apart / run) * period + i % (F::apart / run) * run;
         typename eights_of<F>::bytes bytes[run][MATVEC_ROWS];
+        float2 units[MATVEC_ROWS];
         for (ushort m = 0; m < run; m++) {
             for (ushort r = 0; r < MATVEC_ROWS; r++) {
                 bytes[m][r] = eights_of<F>::load(rows[r], first_e + m, p.len);
@@ -69,13 +70,13 @@ kernel void matvec(
             }
             for (ushort r = 0; r < MATVEC_ROWS; r++) {
                 float q[8];
-                const float2 unit = eights_of<F>::eight(bytes[n % run][r], n / run, q);
+                eights_of<F>::eight(bytes[n % run][r], n / run, n % run != 0, q, units[r]);
                 for (ushort c = 0; c < C; c++) {
                     float dot = 0.0f;
                     for (ushort k = 0; k < 8; k++) {
                         dot = fma(q[k], xs[c][k], dot);
                     }
-                    sums[r][c] += unit.x * (dot - float(F::offset) * total[c]) - unit.y * total[c];
+                    sums[r][c] += units[r].x * (dot - float(F::offset) * total[c]) - units[r].y * total[c];
                 }
             }
         }

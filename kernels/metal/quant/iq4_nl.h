@@ -14,11 +14,14 @@ struct iq4_nl {
         uchar qs[16];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 4];
         for (ushort i = 0; i < 8; i++) {
             q[i] = UNEVEN[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f];
         }
-        return float2(b.d, 0.0f);
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        return float2(row[e / 4].d, 0.0f);
     }
 };

@@ -14,13 +14,17 @@ struct mxfp4 {
         uchar qs[16];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 4];
         for (ushort i = 0; i < 8; i++) {
             q[i] = DOUBLED[b.qs[e % 2 * 8 + i] >> (e / 2 % 2 * 4) & 0x0f];
         }
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        const uint power = row[e / 4].e;
         // The two smallest are subnormal.
-        const uint half_scale = b.e < 2 ? 0x00200000u << b.e : (uint(b.e) - 1) << 23;
+        const uint half_scale = power < 2 ? 0x00200000u << power : (power - 1) << 23;
         return float2(as_type<float>(half_scale), 0.0f);
     }
 };

@@ -11,9 +11,13 @@ struct q4_1 {
         ushort qs[8];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 4];
         fields(eight_bytes(b.qs + e % 2 * 4), e / 2 % 2 * 4, 0x0f, q);
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        device const block &b = row[e / 4];
         return float2(b.d, -float(b.m));
     }
 };

@@ -22,10 +22,14 @@ struct q4_k {
         ushort qs[64];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 32];
         const ushort n = ushort(e % 32), g = n / 4;
         fields(eight_bytes(b.qs + g / 2 * 16 + n % 4 * 4), g % 2 * 4, 0x0f, q);
-        return scale_and_min(b.scales, g, b.d, b.dmin);
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        device const block &b = row[e / 32];
+        return scale_and_min(b.scales, e % 32 / 4, b.d, b.dmin);
     }
 };

@@ -21,9 +21,12 @@ struct q5_0 {
         ushort qs[8];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 4];
         five_bits(b.qs, b.qh, ushort(e % 4), q);
-        return float2(b.d, 0.0f);
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        return float2(row[e / 4].d, 0.0f);
     }
 };

@@ -12,9 +12,13 @@ struct q5_1 {
         ushort qs[8];
     };
 
-    static float2 eight(device const block *row, uint e, uint, thread float *q) {
+    static void codes(device const block *row, uint e, thread float *q) {
         device const block &b = row[e / 4];
         five_bits(b.qs, b.qh, ushort(e % 4), q);
+    }
+
+    static float2 unit(device const block *row, uint e) {
+        device const block &b = row[e / 4];
         return float2(b.d, -float(b.m));
     }
 };
